@@ -1,0 +1,112 @@
+# The commands of this project; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+
+# Real peers of the tests, as Debian calls them.
+SYSTEM_PACKAGES ?= dcmtk dicom3tools mosquitto mosquitto-clients orthanc chromium
+# More arguments for demo, unit, soak and lock, such as: make demo ARGS=--once
+ARGS ?=
+# Which Python the virtual environment is made with; empty: the first suitable one.
+PYTHON ?=
+export PYTHON
+
+BIN := .venv/bin
+# Tests with real peers, and all else that is not a unit test or a benchmark.
+LARGER_TESTS := $(wildcard tests/integration tests/acceptance tests/fuzz tests/golden)
+
+# Debian puts the broker and the PACS where only root looks.
+export PATH := $(PATH):/usr/sbin
+# The tests run from another folder: a relative path would point elsewhere there.
+ifdef EDGE_TRIAGE_TEST_DATA
+export EDGE_TRIAGE_TEST_DATA := $(abspath $(EDGE_TRIAGE_TEST_DATA))
+endif
+
+.PHONY: help demo test setup setup-device lint wheel unit soak lock clean
+
+help: ## List the commands
+	@echo "usage: make COMMAND [ARGS='...'] [PYTHON=python3.12]"
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: setup-device ## Set up everything, then run a whole device with a scanner, a PACS and a page
+	@exec $(BIN)/edge-triage demo $(ARGS)
+
+setup-device:
+	@requirements/install-python device
+
+setup: ## Set up .venv for developing (the project stands in it editable)
+	@requirements/install-python dev
+
+lint: setup ## Check style, format, types and import directions
+	@failed=0
+	$(BIN)/ruff check . || failed=1
+	$(BIN)/ruff format --check . || failed=1
+	$(BIN)/mypy || failed=1
+	$(BIN)/lint-imports --no-logo || failed=1
+	exit $$failed
+
+unit: setup ## Run the unit tests on the checkout
+	@$(BIN)/pytest tests/unit $(ARGS)
+
+soak: setup ## Run the tests that take many minutes, on the checkout
+	@$(BIN)/pytest -m soak $(ARGS)
+
+wheel: setup ## Build the wheel and install it where `make test` runs it
+	@requirements/install-wheel
+
+# Every check runs even when one before it failed, so that one run tells all; nothing can run
+# without the setup. The tests run in a folder from which the checkout cannot be imported.
+test: ## Set up everything, system packages too, and run all checks and tests
+	@summary=() failed=0
+	step() {
+	  local name=$$1 started=$$SECONDS verdict=ok
+	  shift
+	  printf '\n==> %s\n' "$$name"
+	  "$$@" || { verdict=FAILED; failed=1; }
+	  summary+=("$$(printf '%-34s %6d s  %s' "$$name" $$((SECONDS - started)) $$verdict)")
+	}
+	finish() {
+	  printf '\n==> The steps and their times\n'
+	  printf '    %s\n' "$${summary[@]}" "$$(printf '%-34s %6d s' 'all' $$SECONDS)"
+	  exit $$failed
+	}
+	tests() {
+	  local top=$$PWD
+	  cd .make/wheel
+	  COVERAGE_FILE=$$top/.make/coverage bin/python -m pytest -c "$$top/pyproject.toml" \
+	    --rootdir="$$top" "$$@"
+	}
+	from_here() { printf "$$PWD/%s\n" "$$@"; }
+	unit() (tests --cov --cov-config="$$PWD/pyproject.toml" $$(from_here tests/unit))
+	larger() (tests $$(from_here $(LARGER_TESTS)))
+	step 'system packages' requirements/install-system $(SYSTEM_PACKAGES)
+	[ $$failed -eq 0 ] || finish
+	step 'python packages' requirements/install-python dev
+	[ $$failed -eq 0 ] || finish
+	step 'ruff check' $(BIN)/ruff check .
+	step 'ruff format' $(BIN)/ruff format --check .
+	step 'mypy' $(BIN)/mypy
+	step 'import directions' $(BIN)/lint-imports --no-logo
+	step 'wheel' requirements/install-wheel
+	step 'unit tests, on the wheel' unit
+	[ -z '$(LARGER_TESTS)' ] || step 'tests with real peers, on the wheel' larger
+	finish
+
+# Versions stay where the ranges still allow them, unless: make lock ARGS=--upgrade
+COMPILE = .make/lock/bin/uv --quiet pip compile --universal --python-version 3.10 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+lock: ## Write the pins in requirements/*.txt anew from pyproject.toml
+	@[ -x .make/lock/bin/uv ] || {
+	  "$${PYTHON:-python3}" -m venv .make/lock
+	  .make/lock/bin/python -m pip install --quiet --require-hashes -r requirements/lock.txt
+	}
+	$(COMPILE) $(ARGS) pyproject.toml -o requirements/device.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra dev -c requirements/device.txt -o requirements/dev.txt
+	$(COMPILE) $(ARGS) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) $(ARGS) requirements/lock.in -o requirements/lock.txt
+
+clean: ## Remove everything that the other commands made
+	rm -rf .venv .make .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Hardware profiles, site examples and unit files: data only, no code."""
