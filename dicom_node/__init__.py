@@ -1,0 +1,1 @@
+"""The DICOM side of the device: storage SCP, spool, headers, and the SCU."""

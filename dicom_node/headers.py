@@ -1,0 +1,332 @@
+"""From a stored file to its header and its identity, with bounded reads.
+
+The only attributes without which an instance cannot be taken are the UIDs that identify it and
+its class. Any other value that is absent, odd or undecodable becomes ``None``.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import cast
+
+from pydicom import uid
+
+from dicom_node import values
+from dicom_node.errors import DataSetUnreadableError
+from dicom_node.file_meta import FileMeta, read_file_meta
+from dicom_node.instance import InstanceHeader, StudyIdentity, Vector3, Vector6
+from dicom_node.scanner import PIXEL_DATA, Encoding, Scan, scan_data_set
+from dicom_node.uids import is_valid_uid
+
+
+class _Tag(IntEnum):
+    """The attributes that are read: group << 16 | element."""
+
+    SPECIFIC_CHARACTER_SET = 0x00080005
+    IMAGE_TYPE = 0x00080008
+    SOP_CLASS_UID = 0x00080016
+    SOP_INSTANCE_UID = 0x00080018
+    STUDY_DATE = 0x00080020
+    STUDY_TIME = 0x00080030
+    ACCESSION_NUMBER = 0x00080050
+    MODALITY = 0x00080060
+    PRESENTATION_INTENT_TYPE = 0x00080068
+    MANUFACTURER = 0x00080070
+    REFERRING_PHYSICIAN_NAME = 0x00080090
+    STUDY_DESCRIPTION = 0x00081030
+    PATIENT_NAME = 0x00100010
+    PATIENT_ID = 0x00100020
+    PATIENT_BIRTH_DATE = 0x00100030
+    PATIENT_SEX = 0x00100040
+    PATIENT_AGE = 0x00101010
+    CONTRAST_BOLUS_AGENT = 0x00180010
+    BODY_PART_EXAMINED = 0x00180015
+    SLICE_THICKNESS = 0x00180050
+    SPACING_BETWEEN_SLICES = 0x00180088
+    GANTRY_DETECTOR_TILT = 0x00181120
+    VIEW_POSITION = 0x00185101
+    CONVOLUTION_KERNEL = 0x00181210
+    IMAGER_PIXEL_SPACING = 0x00181164
+    STUDY_INSTANCE_UID = 0x0020000D
+    SERIES_INSTANCE_UID = 0x0020000E
+    STUDY_ID = 0x00200010
+    SERIES_NUMBER = 0x00200011
+    ACQUISITION_NUMBER = 0x00200012
+    INSTANCE_NUMBER = 0x00200013
+    IMAGE_POSITION_PATIENT = 0x00200032
+    IMAGE_ORIENTATION_PATIENT = 0x00200037
+    FRAME_OF_REFERENCE_UID = 0x00200052
+    IMAGES_IN_ACQUISITION = 0x00201002
+    SAMPLES_PER_PIXEL = 0x00280002
+    PHOTOMETRIC_INTERPRETATION = 0x00280004
+    NUMBER_OF_FRAMES = 0x00280008
+    ROWS = 0x00280010
+    COLUMNS = 0x00280011
+    PIXEL_SPACING = 0x00280030
+    BITS_ALLOCATED = 0x00280100
+    BITS_STORED = 0x00280101
+    PIXEL_REPRESENTATION = 0x00280103
+    PIXEL_PADDING_VALUE = 0x00280120
+    RESCALE_INTERCEPT = 0x00281052
+    RESCALE_SLOPE = 0x00281053
+    LOSSY_IMAGE_COMPRESSION = 0x00282110
+
+
+_WANTED = frozenset(int(tag) for tag in _Tag)
+
+# Syntaxes that lose by definition; (0028,2110) decides for the others (PS3.3 C.7.6.1.1.5).
+_ALWAYS_LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless})
+# The header of a deflated data set is far below this; a bomb stops here.
+_MAX_INFLATED_BYTES = 16 * 1024 * 1024
+_DEFLATED_INPUT_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileScan:
+    """One stored file: what its meta information and its elements say."""
+
+    meta: FileMeta
+    scan: Scan
+    file_bytes: int
+
+
+def read_headers(path: Path) -> tuple[InstanceHeader, StudyIdentity]:
+    """Read one DICOM file without its pixels.
+
+    Raises:
+        NotADicomFileError: The file is not in the DICOM File Format.
+        DataSetUnreadableError: A UID that identifies the instance is missing or invalid.
+        OSError: The file cannot be read.
+    """
+    found = scan_file(path)
+    return header_of(found), identity_of(found.scan)
+
+
+def scan_file(path: Path) -> FileScan:
+    """Walk one DICOM file's elements; see ``read_headers`` for what it raises."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        meta = read_file_meta(descriptor)
+        return FileScan(meta=meta, scan=_scan(descriptor, size, meta), file_bytes=size)
+    finally:
+        os.close(descriptor)
+
+
+def _scan(descriptor: int, size: int, meta: FileMeta) -> Scan:
+    syntax = meta.transfer_syntax_uid
+    encoding = Encoding(
+        implicit_vr=syntax == uid.ImplicitVRLittleEndian,
+        little_endian=syntax != uid.ExplicitVRBigEndian,
+    )
+    start = meta.data_set_offset
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        inflated = _inflate(descriptor, start)
+        return scan_data_set(
+            lambda offset, length: inflated[offset : offset + length],
+            len(inflated),
+            encoding,
+            _WANTED,
+        )
+    return scan_data_set(
+        lambda offset, length: os.pread(descriptor, length, start + offset),
+        size - start,
+        encoding,
+        _WANTED,
+    )
+
+
+def _inflate(descriptor: int, start: int) -> bytes:
+    """The first bytes of a deflated data set (PS3.5 A.5)."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = bytearray()
+    position = start
+    while len(inflated) < _MAX_INFLATED_BYTES and not inflater.eof:
+        deflated = inflater.unconsumed_tail or os.pread(descriptor, _DEFLATED_INPUT_BYTES, position)
+        if not deflated:
+            break
+        if not inflater.unconsumed_tail:
+            position += len(deflated)
+        try:
+            inflated += inflater.decompress(deflated, _MAX_INFLATED_BYTES - len(inflated))
+        except zlib.error as error:
+            raise DataSetUnreadableError("the data set is not deflated as announced") from error
+    return bytes(inflated)
+
+
+class _Values:
+    """Typed access to the raw values of one scan."""
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
+        self._order = "<" if scan.encoding.little_endian else ">"
+        self._codecs = values.codecs_of(
+            values.codes_of(scan.values.get(_Tag.SPECIFIC_CHARACTER_SET, b""))
+        )
+
+    def raw(self, tag: int) -> bytes:
+        """The value at the top level, or the only one within the functional groups."""
+        if tag in self._scan.values:
+            return self._scan.values[tag]
+        grouped = self._scan.grouped.get(tag, frozenset())
+        return next(iter(grouped)) if len(grouped) == 1 else b""
+
+    def text(self, tag: int) -> str:
+        return values.text_of(self.raw(tag), self._codecs)
+
+    def codes(self, tag: int) -> tuple[str, ...]:
+        return values.codes_of(self.raw(tag))
+
+    def code(self, tag: int) -> str | None:
+        return next(iter(self.codes(tag)), None) or None
+
+    def uid(self, tag: int) -> str | None:
+        code = self.code(tag)
+        return code if code is not None and is_valid_uid(code) else None
+
+    def number(self, tag: int) -> float | None:
+        code = self.code(tag)
+        return None if code is None else values.number_of(code)
+
+    def integer(self, tag: int) -> int | None:
+        code = self.code(tag)
+        return None if code is None else values.integer_of(code)
+
+    def short(self, tag: int, *, signed: bool = False) -> int | None:
+        """A US or SS value."""
+        raw = self.raw(tag)
+        if len(raw) < 2:  # noqa: PLR2004  bytes of a 16-bit value
+            return None
+        value: int = struct.unpack_from(self._order + ("h" if signed else "H"), raw)[0]
+        return value
+
+    def decimals(self, tag: int, count: int) -> tuple[float, ...] | None:
+        return values.numbers_of(self.raw(tag), count)
+
+
+def _required_uid(found: _Values, tag: int, keyword: str) -> str:
+    value = found.uid(tag)
+    if value is None:
+        raise DataSetUnreadableError(f"{keyword} is missing or no UID; the sender must correct it")
+    return value
+
+
+def header_of(found: FileScan) -> InstanceHeader:
+    """The header of a scanned file.
+
+    Raises:
+        DataSetUnreadableError: A UID that identifies the instance is missing or invalid.
+    """
+    of = _Values(found.scan)
+    syntax = found.meta.transfer_syntax_uid
+    signed = of.short(_Tag.PIXEL_REPRESENTATION) == 1
+    pixel_offset, pixel_length = _native_pixels(found)
+    return InstanceHeader(
+        study_instance_uid=_required_uid(of, _Tag.STUDY_INSTANCE_UID, "StudyInstanceUID"),
+        series_instance_uid=_required_uid(of, _Tag.SERIES_INSTANCE_UID, "SeriesInstanceUID"),
+        sop_instance_uid=_required_uid(of, _Tag.SOP_INSTANCE_UID, "SOPInstanceUID"),
+        sop_class_uid=_required_uid(of, _Tag.SOP_CLASS_UID, "SOPClassUID"),
+        transfer_syntax_uid=syntax,
+        modality=of.code(_Tag.MODALITY),
+        image_type=of.codes(_Tag.IMAGE_TYPE),
+        manufacturer=of.text(_Tag.MANUFACTURER) or None,
+        body_part_examined=of.code(_Tag.BODY_PART_EXAMINED),
+        view_position=of.code(_Tag.VIEW_POSITION),
+        presentation_intent_type=of.code(_Tag.PRESENTATION_INTENT_TYPE),
+        convolution_kernel=of.code(_Tag.CONVOLUTION_KERNEL),
+        contrast_bolus=bool(of.text(_Tag.CONTRAST_BOLUS_AGENT)),
+        patient_age_years=_age(of),
+        patient_sex=of.code(_Tag.PATIENT_SEX),
+        series_number=of.integer(_Tag.SERIES_NUMBER),
+        acquisition_number=of.integer(_Tag.ACQUISITION_NUMBER),
+        instance_number=of.integer(_Tag.INSTANCE_NUMBER),
+        images_in_acquisition=of.integer(_Tag.IMAGES_IN_ACQUISITION),
+        rows=of.short(_Tag.ROWS),
+        columns=of.short(_Tag.COLUMNS),
+        number_of_frames=of.integer(_Tag.NUMBER_OF_FRAMES),
+        samples_per_pixel=of.short(_Tag.SAMPLES_PER_PIXEL),
+        photometric_interpretation=of.code(_Tag.PHOTOMETRIC_INTERPRETATION),
+        bits_allocated=of.short(_Tag.BITS_ALLOCATED),
+        bits_stored=of.short(_Tag.BITS_STORED),
+        pixel_representation=of.short(_Tag.PIXEL_REPRESENTATION),
+        pixel_padding_value=of.short(_Tag.PIXEL_PADDING_VALUE, signed=signed),
+        lossy_image_compression=of.code(_Tag.LOSSY_IMAGE_COMPRESSION) == "01"
+        or syntax in _ALWAYS_LOSSY,
+        rescale_slope=of.number(_Tag.RESCALE_SLOPE),
+        rescale_intercept=of.number(_Tag.RESCALE_INTERCEPT),
+        pixel_spacing_mm=_spacing(of),
+        slice_thickness_mm=of.number(_Tag.SLICE_THICKNESS),
+        spacing_between_slices_mm=of.number(_Tag.SPACING_BETWEEN_SLICES),
+        image_position_mm=cast("Vector3 | None", of.decimals(_Tag.IMAGE_POSITION_PATIENT, 3)),
+        image_orientation=cast("Vector6 | None", of.decimals(_Tag.IMAGE_ORIENTATION_PATIENT, 6)),
+        gantry_tilt_deg=of.number(_Tag.GANTRY_DETECTOR_TILT),
+        frame_of_reference_uid=of.uid(_Tag.FRAME_OF_REFERENCE_UID),
+        has_pixel_data=found.scan.pixels is not None,
+        pixel_data_offset=pixel_offset,
+        pixel_data_length=pixel_length,
+    )
+
+
+def outgoing_uids(found: FileScan) -> tuple[str, str]:
+    """SOP class and instance of a file that is to be sent: of its data set, else of its meta.
+
+    Raises:
+        DataSetUnreadableError: One of them, or the transfer syntax, is missing or no UID.
+    """
+    of, meta = _Values(found.scan), found.meta
+    sop_class = of.uid(_Tag.SOP_CLASS_UID) or meta.sop_class_uid
+    sop_instance = of.uid(_Tag.SOP_INSTANCE_UID) or meta.sop_instance_uid
+    if not all(map(is_valid_uid, (sop_class, sop_instance, meta.transfer_syntax_uid))):
+        raise DataSetUnreadableError("the file names no SOP class, instance or transfer syntax")
+    return sop_class, sop_instance
+
+
+def _spacing(of: _Values) -> tuple[float, float] | None:
+    """Pixel Spacing, else the detector's (projection radiography has only that one)."""
+    pair = of.decimals(_Tag.PIXEL_SPACING, 2) or of.decimals(_Tag.IMAGER_PIXEL_SPACING, 2)
+    return cast("tuple[float, float] | None", pair)
+
+
+def _age(of: _Values) -> float | None:
+    """The age as written, else the time from birth to study."""
+    written = values.years_of(of.code(_Tag.PATIENT_AGE) or "")
+    if written is not None:
+        return written
+    return values.years_between(
+        of.code(_Tag.PATIENT_BIRTH_DATE) or "", of.code(_Tag.STUDY_DATE) or ""
+    )
+
+
+def _native_pixels(found: FileScan) -> tuple[int | None, int | None]:
+    """Offset in the file and length of whole, native, undeflated pixel data."""
+    pixels = found.scan.pixels
+    deflated = found.meta.transfer_syntax_uid == uid.DeflatedExplicitVRLittleEndian
+    if pixels is None or pixels.tag != PIXEL_DATA or pixels.length is None or deflated:
+        return None, None
+    offset = found.meta.data_set_offset + pixels.offset
+    if offset + pixels.length > found.file_bytes:
+        return None, None
+    return offset, pixels.length
+
+
+def identity_of(scan: Scan) -> StudyIdentity:
+    """Who and what a scanned data set is about."""
+    text: Callable[[int], str] = _Values(scan).text
+    return StudyIdentity(
+        patient_name=text(_Tag.PATIENT_NAME).rstrip("="),
+        patient_id=text(_Tag.PATIENT_ID),
+        patient_birth_date=text(_Tag.PATIENT_BIRTH_DATE),
+        patient_sex=text(_Tag.PATIENT_SEX),
+        accession_number=text(_Tag.ACCESSION_NUMBER),
+        study_id=text(_Tag.STUDY_ID),
+        study_date=text(_Tag.STUDY_DATE),
+        study_time=text(_Tag.STUDY_TIME),
+        study_description=text(_Tag.STUDY_DESCRIPTION),
+        referring_physician_name=text(_Tag.REFERRING_PHYSICIAN_NAME),
+    )

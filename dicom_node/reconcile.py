@@ -1,0 +1,115 @@
+"""The start-up scan: files without rows get one, rows without files are reported."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from dicom_node.errors import PeerError
+from dicom_node.headers import header_of, identity_of, scan_file
+from dicom_node.inbox import Inbox, RecordResult
+from dicom_node.instance import StoredInstance
+from dicom_node.reception import settle_file
+from dicom_node.spool import Spool, new_digest
+
+_log = structlog.get_logger()
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileReport:
+    """What the scan found and did; counts of files."""
+
+    recorded: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    unreadable: int = 0
+    """Quarantined: without a header no row can be made."""
+    unfinished_removed: int = 0
+    missing: tuple[str, ...] = ()
+    """Known paths whose file is gone; what that means is the index's decision."""
+
+
+def reconcile(spool: Spool, inbox: Inbox, known: Collection[str]) -> ReconcileReport:
+    """Bring spool and index together after a crash.
+
+    Run it before any node accepts associations: a file between rename and row looks like one
+    that a crash left behind.
+
+    Args:
+        spool: The spool.
+        inbox: The index; orphans are recorded as one broken association.
+        known: The paths of all rows (a set, for speed).
+    """
+    unfinished = spool.clear_incoming()
+    present = set(spool.iter_files())
+    counts = _record_orphans(spool, inbox, sorted(present.difference(known)))
+    report = ReconcileReport(
+        recorded=counts[RecordResult.STORED],
+        duplicates=counts[RecordResult.DUPLICATE],
+        conflicts=counts[RecordResult.CONFLICT],
+        unreadable=counts[None],
+        unfinished_removed=unfinished,
+        missing=tuple(sorted(set(known).difference(present))),
+    )
+    _log.info(
+        "node.reconciled",
+        recorded=report.recorded,
+        duplicates=report.duplicates,
+        conflicts=report.conflicts,
+        unreadable=report.unreadable,
+        unfinished_removed=report.unfinished_removed,
+        missing=len(report.missing),
+    )
+    return report
+
+
+def _record_orphans(
+    spool: Spool, inbox: Inbox, orphans: list[str]
+) -> dict[RecordResult | None, int]:
+    counts: dict[RecordResult | None, int] = dict.fromkeys((*RecordResult, None), 0)
+    if not orphans:
+        return counts
+    association_id = secrets.token_hex(8)
+    inbox.association_opened(association_id, "", "")
+    for path in orphans:
+        try:
+            instance = _reread(spool, path, association_id)
+        except PeerError:
+            spool.quarantine(path)
+            counts[None] += 1
+            continue
+        result = inbox.record(instance)
+        settle_file(spool, path, result)
+        counts[result] += 1
+    inbox.association_closed(association_id, released=False)
+    return counts
+
+
+def _reread(spool: Spool, path: str, association_id: str) -> StoredInstance:
+    absolute = spool.absolute(path)
+    found = scan_file(absolute)
+    return StoredInstance(
+        header=header_of(found),
+        identity=identity_of(found.scan),
+        path=path,
+        file_bytes=found.file_bytes,
+        data_set_digest=data_set_digest(absolute, found.meta.data_set_offset),
+        calling_ae_title=found.meta.source_ae_title,
+        association_id=association_id,
+    )
+
+
+def data_set_digest(path: Path, data_set_offset: int) -> str:
+    """The digest of the data set of a stored file, as the node computed it on arrival."""
+    digest = new_digest()
+    with path.open("rb") as stream:
+        stream.seek(data_set_offset, os.SEEK_SET)
+        while piece := stream.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,270 @@
+"""One association as a requestor; nothing else on the sending side knows pynetdicom's insides.
+
+A data set goes from its file straight to the socket, fragment by fragment: nothing is decoded, and
+memory does not grow with the size of the object (pynetdicom's own ``send_c_store`` queues all of
+it, and reads what it sends in this way only under a switch for the whole process).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+from pydicom.uid import UID
+from pynetdicom import AE, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+from dicom_node.contexts import VERIFICATION_CLASS
+from dicom_node.errors import (
+    AssociationLostError,
+    AssociationRejectedError,
+    ContextRejectedError,
+    PeerUnreachableError,
+)
+from dicom_node.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.quiet import silence_dicom_libraries
+from dicom_node.transport import ClosingSocket
+
+ContextPair = tuple[str, str]
+"""SOP class and transfer syntax."""
+
+MAX_CONTEXTS = 128
+"""Context ids are odd numbers of one byte (PS3.8 9.3.2.2)."""
+
+# PS3.8 9.3.5.1; a peer that names no limit still gets PDUs that fit its buffers.
+_MAX_PDU_BYTES = 1 << 20
+_PDU_HEADER = struct.Struct(">BBLLB")
+_P_DATA_TF = 0x04
+_MAX_MESSAGE_ID = 0xFFFF
+_REACTOR_POLL_S = 0.0001
+_TRANSIENT = 0x02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAddress:
+    """Where a peer listens."""
+
+    ae_title: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestorTimeouts:
+    """How long a peer may take."""
+
+    connect_s: float = 10.0
+    association_s: float = 30.0
+    answer_s: float = 120.0
+    """For the status of one instance; some PACS import before they answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """One encoded data set: in a file from an offset on, or in memory."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data_set: tuple[Path, int] | bytes
+
+    @property
+    def pair(self) -> ContextPair:
+        """The presentation context that it needs."""
+        return self.sop_class_uid, self.transfer_syntax_uid
+
+
+class Connection:
+    """An established association; use it from one thread at a time."""
+
+    def __init__(
+        self,
+        peer: PeerAddress,
+        *,
+        calling_ae_title: str,
+        pairs: Sequence[ContextPair],
+        timeouts: RequestorTimeouts,
+    ) -> None:
+        """Open the association.
+
+        Raises:
+            PeerUnreachableError: The host has no such name or does not answer.
+            AssociationRejectedError: The peer said no, and why.
+        """
+        silence_dicom_libraries()
+        self._association = _associate(peer, calling_ae_title, pairs, timeouts)
+        self._message_id = 0
+        self.accepted: Mapping[ContextPair, int] = {
+            (str(context.abstract_syntax), str(context.transfer_syntax[0])): cast(
+                "int", context.context_id
+            )
+            for context in self._association.accepted_contexts
+        }
+
+    @property
+    def is_open(self) -> bool:
+        """Neither side has ended the association, as far as is known."""
+        return bool(self._association.is_established)
+
+    def close(self) -> None:
+        """Release the association; a second call does nothing."""
+        self._association.release()
+
+    def echo(self) -> None:
+        """C-ECHO.
+
+        Raises:
+            AssociationLostError: No good answer came.
+        """
+        try:
+            status = self._association.send_c_echo().get("Status")
+        except (RuntimeError, ValueError) as error:
+            raise AssociationLostError("the peer does not offer C-ECHO") from error
+        if status != 0:
+            raise AssociationLostError("the peer did not answer C-ECHO with Success")
+
+    def store(self, outgoing: Outgoing) -> int:
+        """C-STORE one instance.
+
+        Returns:
+            The peer's status.
+
+        Raises:
+            ContextRejectedError: The peer did not accept the instance's context.
+            AssociationLostError: The association ended before the answer.
+        """
+        context_id = self.accepted.get(outgoing.pair)
+        if context_id is None:
+            raise ContextRejectedError("the peer does not take this class in this syntax")
+        self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
+        with _paused_reactor(self._association):
+            try:
+                self._transmit(_message(outgoing, self._message_id), context_id)
+            except OSError as error:
+                self._association.abort(block=False)
+                raise AssociationLostError("the connection broke while sending") from error
+            _, response = self._association.dimse.get_msg(block=True)
+        status = getattr(response, "Status", None)
+        answered = getattr(response, "MessageIDBeingRespondedTo", None)
+        if not isinstance(status, int) or answered != self._message_id:
+            self._association.abort(block=False)
+            raise AssociationLostError("the association ended, or timed out, before the answer")
+        return status
+
+    def _transmit(self, message: C_STORE_RQ, context_id: int) -> None:
+        """Write a message to the socket as P-DATA-TF PDUs (PS3.8 9.3.5).
+
+        The state machine stays in Sta6 while data is sent (PS3.8 9.2.3, DT-1), so it need not
+        hear of it; pynetdicom's own thread writes only when a primitive is queued, which nobody
+        does meanwhile.
+        """
+        transport = self._association.dul.socket
+        connection = transport.socket if transport is not None else None
+        if connection is None or not self.is_open:
+            raise ConnectionError("the association has ended")
+        limit = self._association.dimse.maximum_pdu_size or _MAX_PDU_BYTES
+        for part in message.encode_msg(context_id, min(limit, _MAX_PDU_BYTES)):
+            for number, data in part.presentation_data_value_list:
+                value_bytes = len(data) + 1
+                head = _PDU_HEADER.pack(_P_DATA_TF, 0, value_bytes + 4, value_bytes, number)
+                connection.sendall(head + data)
+
+
+def _message(outgoing: Outgoing, message_id: int) -> C_STORE_RQ:
+    request = C_STORE()
+    request.MessageID = message_id
+    request.Priority = 0
+    request.AffectedSOPClassUID = UID(outgoing.sop_class_uid)
+    request.AffectedSOPInstanceUID = UID(outgoing.sop_instance_uid)
+    if isinstance(outgoing.data_set, bytes):
+        request.DataSet = BytesIO(outgoing.data_set)
+    else:
+        request._dataset_path = cast("Any", outgoing.data_set)  # noqa: SLF001  pynetdicom's seam for chunked sending
+    message = C_STORE_RQ()
+    message.primitive_to_message(request)
+    return message
+
+
+@contextmanager
+def _paused_reactor(association: Association) -> Iterator[None]:
+    """Keep pynetdicom's thread from taking the answer, as its own ``send_*`` methods do."""
+    association._reactor_checkpoint.clear()  # noqa: SLF001  no public way
+    while not association._is_paused:  # noqa: SLF001  same
+        time.sleep(_REACTOR_POLL_S)
+    try:
+        yield
+    finally:
+        association._reactor_checkpoint.set()  # noqa: SLF001  same
+
+
+class _RequestorSocket(ClosingSocket):
+    def tune(self, timeout_s: float) -> None:
+        """Set up a connection that has just been made."""
+        connection = cast("socket.socket", self.socket)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(timeout_s)
+
+
+class _RequestorAE(AE):
+    def _create_socket(
+        self,
+        assoc: Association,
+        address: AddressInformation,
+        tls_args: tuple[ssl.SSLContext, str] | None,
+    ) -> AssociationSocket:
+        transport = _RequestorSocket(assoc, address=address)
+        transport.tls_args = tls_args
+        return transport
+
+
+def _associate(
+    peer: PeerAddress,
+    calling_ae_title: str,
+    pairs: Iterable[ContextPair],
+    timeouts: RequestorTimeouts,
+) -> Association:
+    ae = _RequestorAE(calling_ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.connection_timeout = timeouts.connect_s
+    ae.acse_timeout = timeouts.association_s
+    ae.dimse_timeout = timeouts.answer_s
+    ae.network_timeout = None  # how long it stays idle is the caller's decision
+
+    def tune(event: evt.Event) -> None:
+        cast("_RequestorSocket", event.assoc.dul.socket).tune(timeouts.answer_s)
+
+    try:
+        association = ae.associate(
+            peer.host,
+            peer.port,
+            contexts=[build_context(*pair) for pair in pairs],
+            ae_title=peer.ae_title,
+            max_pdu=_MAX_PDU_BYTES,
+            evt_handlers=[(evt.EVT_CONN_OPEN, tune)],
+        )
+    except OSError as error:
+        raise PeerUnreachableError("the peer's host name is unknown here") from error
+    if association.is_established:
+        return association
+    answer = association.acceptor.primitive
+    if association.is_rejected and isinstance(answer, A_ASSOCIATE):
+        raise AssociationRejectedError(answer.reason_str, transient=answer.result == _TRANSIENT)
+    if isinstance(answer, A_ASSOCIATE):
+        raise ContextRejectedError("the peer accepts none of the proposed classes and syntaxes")
+    raise PeerUnreachableError("the peer does not answer; check host, port and firewall")
+
+
+VERIFICATION_PAIR: ContextPair = (str(VERIFICATION_CLASS), "1.2.840.10008.1.2")
