@@ -1,0 +1,266 @@
+"""What every inference engine promises, whichever library does the work.
+
+* Nothing is loaded before ``with``; everything is freed after it; use outside is an error.
+* Inputs are checked before every run (names, types, shapes, values), so that a back end never
+  sees a tensor that it would read wrongly.
+* Outputs belong to the caller: no later run changes them.
+* Whatever a back end raises arrives as an ``EngineError``.
+
+An engine is used by one thread at a time. A back end is a subclass with three private methods that
+each do one thing; ``tests/unit/engines/test_contract.py`` holds every back end to the list above.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import (
+    EngineLoadError,
+    EngineOutputError,
+    EngineRunError,
+    EngineStateError,
+    ModelEngineError,
+    TensorMismatchError,
+)
+
+FREE = -1
+"""A dimension that each run may choose, at least 1."""
+
+MAX_THREADS = 64
+
+
+class Backend(str, Enum):
+    """The libraries that can run a model. A new one gets its name here and its case in backends."""
+
+    ONNXRUNTIME = "onnxruntime"
+
+
+class ElementType(str, Enum):
+    """Element types that models may use at their boundary, named as in NumPy."""
+
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+    INT32 = "int32"
+    INT64 = "int64"
+    UINT8 = "uint8"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy type, in the machine's byte order."""
+        return np.dtype(self.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """Name, type and shape of one tensor; ``FREE`` dimensions are chosen by each run."""
+
+    name: str
+    element_type: ElementType
+    shape: tuple[int, ...]
+
+    def mismatch(self, array: NDArray[Any]) -> str | None:
+        """Says how ``array`` differs from this spec, or None when it fits."""
+        if array.dtype != self.element_type.dtype:
+            return f"tensor {self.name!r} has type {array.dtype}, not {self.element_type.value}"
+        fits = len(array.shape) == len(self.shape) and all(
+            size >= 1 and wanted in (FREE, size)
+            for size, wanted in zip(array.shape, self.shape, strict=True)
+        )
+        if not fits:
+            return f"tensor {self.name!r} has shape {array.shape}, not {self.shape} (-1: any)"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How an engine may use the machine.
+
+    Attributes:
+        intra_op_threads: Threads that share one operator, 1 to 64.
+        spinning: Whether idle threads burn a core to start faster. Off: the node needs the cores.
+        memory_arena: Whether freed tensors stay reserved for the next run. Off: a worker's memory
+            then falls back after a large study, for a few per cent of time.
+        check_values: Whether NaN and infinity are refused in inputs and outputs.
+    """
+
+    intra_op_threads: int = 1
+    spinning: bool = False
+    memory_arena: bool = False
+    check_values: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.intra_op_threads <= MAX_THREADS:
+            raise ValueError(
+                f"intra_op_threads is {self.intra_op_threads}; choose 1 to {MAX_THREADS}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMetadata:
+    """Which software runs which model: what an SR and the audit name."""
+
+    backend: Backend
+    provider: str
+    """The part of the library that computes, such as CPUExecutionProvider."""
+    version: str
+    """The library's version."""
+    model_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineDescription:
+    """What a back end knows once it has loaded a model."""
+
+    metadata: EngineMetadata
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Engine(ABC):
+    """One model, loaded by one back end, between ``__enter__`` and ``__exit__``."""
+
+    def __init__(self, *, check_values: bool) -> None:
+        self._check_values = check_values
+        self._description: EngineDescription | None = None
+        self._used = False
+
+    def __enter__(self) -> Engine:
+        if self._used:
+            raise EngineStateError("an engine is entered once; open a new one")
+        self._used = True
+        try:
+            self._description = self._load()
+        except ModelEngineError:
+            self._free()
+            raise
+        # A native library's exceptions share no base class; all mean that it refused.
+        except Exception as error:
+            self._free()
+            raise EngineLoadError(
+                f"the back end refused the model ({type(error).__name__}: {error}); "
+                "run `edge-triage models verify` on its package"
+            ) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._description = None
+        self._free()
+
+    @property
+    def metadata(self) -> EngineMetadata:
+        """Back end, provider, version and model digest."""
+        return self._loaded().metadata
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that ``run`` takes."""
+        return self._loaded().inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The tensors that ``run`` returns."""
+        return self._loaded().outputs
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs the model once.
+
+        Args:
+            inputs: One array for each of ``self.inputs``, of its type and shape. They are read
+                only, and not kept.
+
+        Returns:
+            One array for each of ``self.outputs``. They belong to the caller.
+
+        Raises:
+            EngineStateError: Outside ``with``.
+            TensorMismatchError: The inputs are not what the model takes.
+            EngineRunError: The back end failed.
+            EngineOutputError: The back end's answer is not what the model promises.
+        """
+        description = self._loaded()
+        self._check_inputs(inputs, description.inputs)
+        try:
+            results = self._infer(inputs)
+        # As in __enter__: a native library's exceptions share no base class.
+        except Exception as error:
+            raise EngineRunError(
+                f"the back end failed while running the model ({type(error).__name__}: {error}); "
+                "run `edge-triage doctor`"
+            ) from error
+        self._check_outputs(results, description.outputs)
+        # A view may rest on memory that the back end uses again: such an array is copied.
+        return {
+            name: array if array.flags.owndata and array.flags.writeable else array.copy()
+            for name, array in results.items()
+        }
+
+    def _loaded(self) -> EngineDescription:
+        if self._description is None:
+            raise EngineStateError("an engine works only inside its `with` block")
+        return self._description
+
+    def _check_inputs(
+        self, inputs: Mapping[str, NDArray[Any]], specs: tuple[TensorSpec, ...]
+    ) -> None:
+        wanted = sorted(spec.name for spec in specs)
+        if sorted(inputs) != wanted:
+            raise TensorMismatchError(f"inputs are {sorted(inputs)}; the model takes {wanted}")
+        for spec in specs:
+            mismatch = spec.mismatch(inputs[spec.name])
+            if mismatch is not None:
+                raise TensorMismatchError(mismatch)
+            if self._check_values and not all_finite(inputs[spec.name]):
+                raise TensorMismatchError(f"tensor {spec.name!r} holds NaN or infinity")
+
+    def _check_outputs(
+        self, outputs: Mapping[str, NDArray[Any]], specs: tuple[TensorSpec, ...]
+    ) -> None:
+        wanted = sorted(spec.name for spec in specs)
+        if sorted(outputs) != wanted:
+            raise EngineOutputError(f"outputs are {sorted(outputs)}; the model promises {wanted}")
+        for spec in specs:
+            mismatch = spec.mismatch(outputs[spec.name])
+            if mismatch is not None:
+                raise EngineOutputError(mismatch)
+            if self._check_values and not all_finite(outputs[spec.name]):
+                raise EngineOutputError(f"tensor {spec.name!r} holds NaN or infinity")
+
+    @abstractmethod
+    def _load(self) -> EngineDescription:
+        """Reads the model and makes it ready to run."""
+
+    @abstractmethod
+    def _infer(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs the model on checked inputs."""
+
+    @abstractmethod
+    def _free(self) -> None:
+        """Gives back everything that ``_load`` took; also called after a ``_load`` that failed."""
+
+
+def all_finite(array: NDArray[Any]) -> bool:
+    """Says whether a non-empty array holds neither NaN nor infinity, without a temporary array."""
+    if array.dtype.kind != "f":
+        return True
+    with np.errstate(all="ignore"):
+        # Squares cannot cancel out, and BLAS adds them up 2.5 times as fast as min and max are
+        # found. A sum that is not finite may also be the overflow of sound numbers: then look.
+        if array.dtype == np.float32 and array.flags.c_contiguous:
+            flat = array.reshape(-1)
+            if np.isfinite(np.dot(flat, flat)):
+                return True
+        # min and max carry NaN, and one of them is infinite when any element is.
+        return bool(np.isfinite(array.min()) and np.isfinite(array.max()))

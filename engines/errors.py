@@ -1,0 +1,70 @@
+"""What can go wrong with a model package or an engine, grouped by who is at fault.
+
+``PackageError``: whoever made the package, or whoever changed it since; install another one.
+``EngineError``: this device; the same package may run elsewhere.
+``EngineMisuseError``: a bug of ours.
+
+No text holds anything of a study: names of files and tensors, shapes, counts and digests only.
+"""
+
+from __future__ import annotations
+
+
+class ModelEngineError(Exception):
+    """Base of every error of this package."""
+
+
+class PackageError(ModelEngineError):
+    """The model package is bad: its maker is at fault."""
+
+
+class PackageIntegrityError(PackageError):
+    """The folder does not hold exactly the files that CHECKSUMS lists."""
+
+
+class PackageSchemaError(PackageError):
+    """A file of the package is outside its schema, or two of them contradict each other."""
+
+
+class ModelFileError(PackageError):
+    """``model.onnx`` is not a model that this device may run."""
+
+
+class GoldenFileError(PackageError):
+    """The golden inputs or outputs are unreadable, or do not fit the model."""
+
+
+class EngineError(ModelEngineError):
+    """The engine failed on this device."""
+
+
+class EngineUnavailableError(EngineError):
+    """The chosen back end is not installed here; nothing else is chosen in its place."""
+
+
+class EngineLoadError(EngineError):
+    """The back end refused the model."""
+
+
+class EngineRunError(EngineError):
+    """The back end failed while it ran."""
+
+
+class EngineOutputError(EngineError):
+    """The engine answered with something that must not be read as a result."""
+
+
+class ParityError(EngineError):
+    """The engine does not reproduce the golden outputs on this device."""
+
+
+class EngineMisuseError(ModelEngineError):
+    """We used an engine against its contract: a bug of ours."""
+
+
+class EngineStateError(EngineMisuseError):
+    """The engine was used before it was entered, after it was left, or entered twice."""
+
+
+class TensorMismatchError(EngineMisuseError):
+    """Inputs have other names, types or shapes than the model's."""
