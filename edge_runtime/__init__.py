@@ -1,0 +1,1 @@
+"""The device: wiring, state, pipeline, outputs, worklist page and supervision."""

@@ -1,0 +1,1 @@
+"""The closed settings schema and how a file becomes settings."""

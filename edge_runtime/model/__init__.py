@@ -1,0 +1,1 @@
+"""Pure values and transition tables: no clock, file, socket or database."""

@@ -1,0 +1,1 @@
+"""State in SQLite: schema, migrations and queries. The queue lives here."""

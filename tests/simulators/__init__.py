@@ -1,0 +1,1 @@
+"""Peers and clocks that the tests drive; each implements the production protocol."""

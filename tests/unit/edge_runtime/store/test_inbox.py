@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from simulators.hand_clock import HandClock
+
+from dicom_node.inbox import RecordResult
+from dicom_node.instance import StoredInstance
+from edge_runtime.model.clock import Mark
+from edge_runtime.model.study import CompletionReason, StudyState
+from edge_runtime.store.alarms import AlarmCode, standing_alarms
+from edge_runtime.store.analyses import (
+    PlannedAnalysis,
+    claim_analysis,
+    complete_study,
+)
+from edge_runtime.store.inbox import SqliteInbox
+from edge_runtime.store.studies import (
+    associations_of,
+    instances_after,
+    instances_of_study,
+    receiving_studies,
+)
+from edge_runtime.store.worklist import find_study, list_studies
+
+Make = Callable[..., StoredInstance]
+DOSE_REPORT = "1.2.840.10008.5.1.4.1.1.88.67"
+MODEL = PlannedAnalysis(model_name="m", model_version="1.0.0", urgency=3)
+
+
+def open_association(inbox: SqliteInbox) -> None:
+    inbox.association_opened("a1", "CT01", "192.0.2.1")
+
+
+def complete(connection: sqlite3.Connection, clock: HandClock, instances: int) -> None:
+    (study,) = receiving_studies(connection)
+    assert complete_study(
+        connection,
+        study.study_id,
+        instances_seen=instances,
+        reason=CompletionReason.COUNTS,
+        models=[MODEL],
+        channels=[],
+        at=clock.now(),
+    )
+
+
+def test_a_recorded_instance_has_a_study_a_row_and_stamps(
+    inbox: SqliteInbox, connection: sqlite3.Connection, clock: HandClock, stored: Make
+) -> None:
+    open_association(inbox)
+    first, second = stored(), stored()
+    assert inbox.record(first) is RecordResult.STORED
+    clock.advance(2)
+    assert inbox.record(second) is RecordResult.STORED
+    detail = find_study(connection, "1.2.3")
+    assert detail is not None
+    assert detail.study.state is StudyState.RECEIVING
+    assert detail.study.instances == 2
+    assert detail.study.identity.patient_name == "DOE^JANE"
+    marks = {stamp.mark: stamp.at for stamp in detail.stamps}
+    assert marks[Mark.LAST_STORED].mono_us - marks[Mark.FIRST_STORED].mono_us == 2_000_000
+    rows = instances_after(connection, 0, limit=10)
+    assert [row.header for row in rows] == [first.header, second.header]
+
+
+def test_the_same_bytes_again_change_nothing(
+    inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored(sop="1.2.3.9"))
+    assert inbox.record(stored(sop="1.2.3.9")) is RecordResult.DUPLICATE
+    assert list_studies(connection, limit=5)[0].instances == 1
+    assert standing_alarms(connection) == ()
+
+
+def test_other_bytes_under_the_same_uid_are_quarantined_with_one_alarm(
+    inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored(sop="1.2.3.9", digest="d1", path="aa/first.dcm"))
+    for _ in range(2):
+        assert inbox.record(stored(sop="1.2.3.9", digest="d2")) is RecordResult.CONFLICT
+    (alarm,) = standing_alarms(connection)
+    assert alarm.code is AlarmCode.CONFLICTING_DUPLICATE
+    assert connection.execute("SELECT count(*) FROM quarantine").fetchone()[0] == 1
+    assert inbox.known_paths() == {"aa/first.dcm"}
+
+
+def test_one_sop_instance_uid_in_two_studies_is_two_instances(
+    inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
+) -> None:
+    open_association(inbox)
+    assert inbox.record(stored("1.2.3", sop="9.9")) is RecordResult.STORED
+    assert inbox.record(stored("1.2.4", sop="9.9")) is RecordResult.STORED
+    assert len(list_studies(connection, limit=5)) == 2
+
+
+def test_a_file_met_again_by_the_start_up_scan_is_stored_already(
+    inbox: SqliteInbox, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored(sop="9.9", path="aa/x.dcm"))
+    assert inbox.record(stored(sop="9.9", path="aa/x.dcm")) is RecordResult.STORED
+
+
+def test_a_late_image_opens_a_revision_and_withdraws_undecided_work(
+    inbox: SqliteInbox, connection: sqlite3.Connection, clock: HandClock, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored())
+    complete(connection, clock, 1)
+    claim = claim_analysis(connection, owner="w", at=clock.now(), lease_us=10)
+    assert claim is not None
+    inbox.record(stored())
+    detail = find_study(connection, "1.2.3")
+    assert detail is not None
+    assert (detail.study.state, detail.study.revision) == (StudyState.RECEIVING, 2)
+    assert [a.state.value for a in detail.study.analyses] == ["SUPERSEDED"]
+    late = instances_after(connection, 1, limit=5)[0]
+    assert late.revision == 2
+    assert len(instances_of_study(connection, late.study_id, before_id=late.instance_id)) == 1
+
+
+def test_a_late_object_that_is_no_image_opens_no_revision(
+    inbox: SqliteInbox, connection: sqlite3.Connection, clock: HandClock, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored())
+    complete(connection, clock, 1)
+    assert inbox.record(stored(sop_class=DOSE_REPORT)) is RecordResult.STORED
+    (study,) = list_studies(connection, limit=5)
+    assert (study.state, study.revision, study.instances) == (StudyState.COMPLETE, 1, 2)
+
+
+def test_associations_of_a_node_that_died_are_lost(
+    inbox: SqliteInbox, connection: sqlite3.Connection, clock: HandClock, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored())
+    study_id = receiving_studies(connection)[0].study_id
+    boot = clock.now().boot_id
+    assert associations_of(connection, study_id, boot_id=boot)[0].ended is None
+    inbox.close_lost_associations()
+    assert associations_of(connection, study_id, boot_id=boot)[0].ended == "lost"
+
+
+def test_an_association_of_an_earlier_boot_counts_as_lost_long_ago(
+    inbox: SqliteInbox, connection: sqlite3.Connection, clock: HandClock, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored())
+    study_id = receiving_studies(connection)[0].study_id
+    clock.reboot()
+    (seen,) = associations_of(connection, study_id, boot_id=clock.now().boot_id)
+    assert (seen.ended, seen.ended_mono_us) == ("lost", 0)
+
+
+def test_a_released_association_stays_released(
+    inbox: SqliteInbox, connection: sqlite3.Connection, clock: HandClock, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored())
+    inbox.association_closed("a1", released=True)
+    inbox.close_lost_associations()
+    study_id = receiving_studies(connection)[0].study_id
+    boot = clock.now().boot_id
+    assert associations_of(connection, study_id, boot_id=boot)[0].ended == "released"
+
+
+def test_a_row_without_its_file_raises_an_alarm_once(
+    inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored(path="aa/gone.dcm"))
+    inbox.report_missing(frozenset({"aa/gone.dcm"}))
+    inbox.report_missing(frozenset({"aa/gone.dcm"}))
+    (alarm,) = standing_alarms(connection)
+    assert alarm.code is AlarmCode.FILE_MISSING
+    assert alarm.study_key is not None
