@@ -1,0 +1,1 @@
+"""The way of a study through the worker: flow.py has the order."""

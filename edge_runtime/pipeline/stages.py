@@ -1,0 +1,276 @@
+"""The shell of each stage: reads a state, calls the pure rule, commits the next state."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from edge_runtime.clock import Clock
+from edge_runtime.errors import LeaseLostError
+from edge_runtime.model.analysis import AnalysisState
+from edge_runtime.model.delivery import Channel
+from edge_runtime.model.finding import Broken, Refused, Result
+from edge_runtime.model.reasons import ReasonCode
+from edge_runtime.pipeline.analysis import Step, Work, run_steps
+from edge_runtime.pipeline.arrivals import Arrivals, Arriving
+from edge_runtime.pipeline.assembly import AssemblyRules, Complete, decide
+from edge_runtime.pipeline.decode import read_pixels
+from edge_runtime.pipeline.errors import StopRequestedError, StudyDataError
+from edge_runtime.pipeline.models import ActiveModel
+from edge_runtime.pipeline.prepared import PreparedSlices
+from edge_runtime.pipeline.preprocess import PreparedSlice, prepare_slice
+from edge_runtime.pipeline.selection import may_be_selected
+from edge_runtime.store.analyses import (
+    ClaimedAnalysis,
+    claim_analysis,
+    complete_study,
+    extend_lease,
+    finish_analysis,
+    release_analysis,
+    return_expired_analyses,
+)
+from edge_runtime.store.deliveries import StudyInstance
+from edge_runtime.store.studies import ArrivedInstance
+from engines.errors import ModelEngineError
+
+_log = structlog.get_logger()
+
+ChannelChoice = Callable[[Result], Sequence[Channel]]
+"""Which channels a result goes to; from the settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineRules:
+    """The worker's settings, in the units that its stages use."""
+
+    assembly: AssemblyRules
+    lease_us: int
+    max_attempts: int
+    max_instances: int
+    max_pixel_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """What the stages work with; owned by one thread."""
+
+    connection: sqlite3.Connection
+    clock: Clock
+    spool: Path
+    models: tuple[ActiveModel, ...]
+    arrivals: Arrivals
+    prepared: PreparedSlices
+    rules: PipelineRules
+    owner: str
+    channels_at_completion: tuple[Channel, ...]
+    channels_of: ChannelChoice
+    keep_going: Callable[[], bool] = field(default=lambda: True)
+    """Asked before each slice that an analysis decodes: a sign of life, False to hand it back."""
+
+
+def follow_arrivals(pipeline: Pipeline) -> bool:
+    """Arrival: take note of newly stored instances; nothing is committed."""
+    pipeline.arrivals.follow()
+    return False  # the stages below shall see them in the same round
+
+
+def complete_next(pipeline: Pipeline) -> bool:
+    """Assembly: declare the first study complete whose rule fires."""
+    now_us = pipeline.clock.now().mono_us
+    for progress, arriving in pipeline.arrivals.receiving():
+        if now_us < _earliest_us(arriving, pipeline.rules.assembly):
+            continue
+        view = arriving.view(pipeline.arrivals.associations(progress.study_id))
+        answer = decide(view, now_us, pipeline.rules.assembly)
+        if not isinstance(answer, Complete):
+            arriving.look_again_mono_us = answer.until_mono_us
+            continue
+        if complete_study(
+            pipeline.connection,
+            progress.study_id,
+            instances_seen=arriving.instances,
+            reason=answer.reason,
+            models=[model.planned for model in pipeline.models],
+            channels=pipeline.channels_at_completion,
+            at=pipeline.clock.now(),
+        ):
+            _log.info(
+                "study.complete",
+                study_key=progress.study_key,
+                revision=progress.revision,
+                reason=answer.reason.value,
+                instances=arriving.instances,
+            )
+            return True
+    return False
+
+
+def _earliest_us(arriving: Arriving, rules: AssemblyRules) -> int:
+    """Spare the rules while images arrive without a pause; the longest wait ends all the same."""
+    settled_us = arriving.last_stored_mono_us + rules.settle_us
+    forced_us = arriving.first_stored_mono_us + rules.longest_wait_us
+    return min(max(arriving.look_again_mono_us, settled_us), forced_us)
+
+
+def prepare_next(pipeline: Pipeline) -> bool:
+    """Preparation: preprocess one slice of a study that still arrives."""
+    instance = pipeline.arrivals.next_unprepared()
+    if instance is None:
+        return False
+    for model in pipeline.models:
+        if may_be_selected(instance.header, model.package.selection):
+            _prepare(pipeline, model, instance)
+    return True
+
+
+def _prepare(pipeline: Pipeline, model: ActiveModel, instance: ArrivedInstance) -> None:
+    try:
+        prepared = _decode(pipeline, model, instance)
+    except Exception as error:  # noqa: BLE001 - the stage's boundary: one image must not stop the others
+        # The analysis will meet it again, and say so.
+        _log.info("preparation.failed", model=model.package.name, error=type(error).__name__)
+        return
+    pipeline.prepared.put(instance.study_id, model.package.name, instance.instance_id, prepared)
+
+
+def analyse_next(pipeline: Pipeline, steps: Sequence[Step]) -> bool:
+    """Analysis: claim one, run the steps, commit the outcome with its outbox rows."""
+    at = pipeline.clock.now()
+    return_expired_analyses(pipeline.connection, at)
+    claim = claim_analysis(
+        pipeline.connection, owner=pipeline.owner, at=at, lease_us=pipeline.rules.lease_us
+    )
+    if claim is None:
+        return False
+    model = next((item for item in pipeline.models if _is_for(claim, item)), None)
+    try:
+        result = _result_of(pipeline, claim, model, steps)
+        _commit(pipeline, claim, model, result)
+    except LeaseLostError:
+        _log.warning("analysis.lease_lost", study_key=claim.study_key, revision=claim.revision)
+    except StopRequestedError:
+        release_analysis(pipeline.connection, claim.analysis_id, owner=pipeline.owner)
+        _log.info("analysis.handed_back", study_key=claim.study_key, revision=claim.revision)
+    pipeline.prepared.forget(claim.study_id, claim.model_name)
+    return True
+
+
+def _is_for(claim: ClaimedAnalysis, model: ActiveModel) -> bool:
+    return (claim.model_name, claim.model_version) == (model.package.name, model.package.version)
+
+
+def _result_of(
+    pipeline: Pipeline,
+    claim: ClaimedAnalysis,
+    model: ActiveModel | None,
+    steps: Sequence[Step],
+) -> Result:
+    if claim.attempts > pipeline.rules.max_attempts:
+        return Broken(
+            reason=ReasonCode.REPEATED_CRASH, detail=f"{claim.attempts - 1} attempts before"
+        )
+    if model is None:
+        return Refused(reason=ReasonCode.NO_ACTIVE_MODEL)
+    work = Work(
+        model=model,
+        instances=claim.instances,
+        load=_LeasedLoad(pipeline, claim, model),
+        max_instances=pipeline.rules.max_instances,
+        max_pixel_bytes=pipeline.rules.max_pixel_bytes,
+    )
+    try:
+        return run_steps(work, steps)
+    except (LeaseLostError, StopRequestedError):
+        raise
+    except StudyDataError as error:
+        return Refused(reason=error.reason)
+    except Exception as error:  # noqa: BLE001 - the stage's boundary: one study must not stop the others
+        _log.exception("analysis.failed", study_key=claim.study_key)
+        return Broken(reason=_reason_of(error))
+
+
+def _reason_of(error: Exception) -> ReasonCode:
+    if isinstance(error, ModelEngineError):
+        return ReasonCode.ENGINE_FAILED
+    if isinstance(error, FileNotFoundError):
+        return ReasonCode.IMAGES_LOST
+    return ReasonCode.DEVICE_FAILED
+
+
+class _LeasedLoad:
+    """Loads slices; while a large study takes its time, keeps the lease and heeds ``stop``.
+
+    What was prepared on arrival costs nothing, so that an analysis which has all it needs is
+    finished even on ``stop``.
+    """
+
+    def __init__(self, pipeline: Pipeline, claim: ClaimedAnalysis, model: ActiveModel) -> None:
+        self._pipeline = pipeline
+        self._claim = claim
+        self._model = model
+        self._extend_mono_us = pipeline.clock.now().mono_us + pipeline.rules.lease_us // 3
+
+    def __call__(self, instance: StudyInstance) -> PreparedSlice:
+        kept = self._pipeline.prepared.get(
+            self._claim.study_id, self._claim.model_name, instance.instance_id
+        )
+        if kept is not None:
+            return kept
+        if not self._pipeline.keep_going():
+            raise StopRequestedError("the worker stops: another one will take this analysis up")
+        self._keep_lease()
+        return _decode(self._pipeline, self._model, instance)
+
+    def _keep_lease(self) -> None:
+        at = self._pipeline.clock.now()
+        if at.mono_us >= self._extend_mono_us:
+            extend_lease(
+                self._pipeline.connection,
+                self._claim.analysis_id,
+                owner=self._pipeline.owner,
+                at=at,
+                lease_us=self._pipeline.rules.lease_us,
+            )
+            self._extend_mono_us = at.mono_us + self._pipeline.rules.lease_us // 3
+
+
+def _decode(
+    pipeline: Pipeline, model: ActiveModel, instance: StudyInstance | ArrivedInstance
+) -> PreparedSlice:
+    pixels = read_pixels(
+        pipeline.spool / instance.path,
+        instance.header,
+        max_bytes=pipeline.rules.max_pixel_bytes,
+    )
+    return prepare_slice(pixels, instance.header, model.package.preprocess)
+
+
+def _commit(
+    pipeline: Pipeline, claim: ClaimedAnalysis, model: ActiveModel | None, result: Result
+) -> None:
+    state = finish_analysis(
+        pipeline.connection,
+        claim,
+        result,
+        owner=pipeline.owner,
+        engine=model.engine_name if model else None,
+        channels=pipeline.channels_of(result),
+        at=pipeline.clock.now(),
+    )
+    reason = None if state in _SCORED else getattr(result, "reason", None)
+    _log.info(
+        "analysis.decided",
+        study_key=claim.study_key,
+        model=claim.model_name,
+        revision=claim.revision,
+        outcome=state.value,
+        reason=reason.value if reason else None,
+        attempts=claim.attempts,
+    )
+
+
+_SCORED = frozenset({AnalysisState.SUSPECTED, AnalysisState.NOT_SUSPECTED})
