@@ -140,6 +140,8 @@ class Sender:
         self._timeouts = timeouts
         self._connection: Connection | None = None
         self._pairs: dict[ContextPair, None] = {}
+        self._proposed: frozenset[ContextPair] = frozenset()
+        """To the association that is open; ``_pairs`` are for the next one."""
 
     def __enter__(self) -> Sender:
         """Nothing is opened yet."""
@@ -211,11 +213,13 @@ class Sender:
 
     def _connected(self, pair: ContextPair) -> Connection:
         """A live association to which ``pair`` was proposed."""
-        if self._connection is not None and self._connection.is_open and pair in self._pairs:
+        is_open = self._connection is not None and self._connection.is_open
+        if self._connection is not None and is_open and pair in self._proposed:
             return self._connection
         self.close()
         wanted = dict.fromkeys((*_alternatives(pair), *self._pairs))
         self._pairs = dict.fromkeys(list(wanted)[:MAX_CONTEXTS])
+        self._proposed = frozenset(self._pairs)
         self._connection = Connection(
             self._peer,
             calling_ae_title=self._calling_ae_title,

@@ -16,13 +16,14 @@ class ScriptedSink:
         self,
         *answers: Receipt | Exception,
         channel: Channel = Channel.STRUCTURED_REPORT,
-        during: Callable[[DeliveryJob], None] = lambda _job: None,
+        during: Callable[[DeliveryJob], object] = lambda _job: None,
     ) -> None:
         """``during`` is called while a delivery is under way."""
         self._answers = list(answers)
         self._channel = channel
         self._during = during
         self.jobs: list[DeliveryJob] = []
+        self.rests = 0
 
     @property
     def channel(self) -> Channel:
@@ -35,3 +36,6 @@ class ScriptedSink:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def rest(self) -> None:
+        self.rests += 1

@@ -12,7 +12,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from edge_runtime.config.settings import Settings
+from edge_runtime.config.settings import LoggingSettings, Settings
+from edge_runtime.logs import configure_logs
 from edge_runtime.process import Pulse
 from edge_runtime.store.processes import Role
 from edge_runtime.supervisor.services import Service
@@ -99,6 +100,7 @@ def main(arguments: list[str]) -> int:
         stop.set()
 
     signal.signal(signal.SIGTERM, handle)
+    configure_logs(LoggingSettings(), process="supervisor")
     services = tuple(service(role, entry) for role, entry in zip(Role, arguments[2:], strict=False))
     return Supervisor(services, Path(arguments[0]), stop_grace_s=float(arguments[1])).run(stop)
 

@@ -1,0 +1,180 @@
+"""The process ``courier``: deliveries and telemetry; the only one that opens connections."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import threading
+from collections.abc import Callable
+from datetime import timezone, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from dicom_node.requestor import PeerAddress, RequestorTimeouts
+from edge_runtime.clock import SystemClock
+from edge_runtime.config.settings import MqttVersion, PeerSettings, Settings, TelemetrySettings
+from edge_runtime.outputs.contract import ReportingDevice, Sink
+from edge_runtime.outputs.courier import ChannelCourier, run_channels
+from edge_runtime.outputs.forward import ForwardSink
+from edge_runtime.outputs.report_sink import ReportSink
+from edge_runtime.outputs.retry import RetryRule
+from edge_runtime.outputs.telemetry_link import TelemetryLink
+from edge_runtime.pipeline.packages import find_packages
+from edge_runtime.process import Pulse, database_path, spool_path
+from edge_runtime.store.database import connect
+from edge_runtime.store.deliveries import return_leases
+from edge_runtime.store.device import read_device
+from engines.package import ModelPackage
+from telemetry.settings import MqttProtocol, MqttSettings, TlsSettings
+
+MANUFACTURER = "edge-triage project"
+MODEL_NAME = "edge-triage"
+
+
+def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
+    """Deliver the outbox; the only process that opens connections."""
+    clock = SystemClock()
+    packages = {
+        item.manifest.name: item.manifest for item in find_packages(settings.models.packages)
+    }
+    with (
+        contextlib.closing(connect(database_path(settings))) as connection,
+        contextlib.ExitStack() as stack,
+    ):
+        return_leases(connection)
+        sinks = _sinks(settings, packages, stop, stack)
+        ticks: list[Callable[[], None]] = [pulse.beat]
+        if settings.telemetry.host is not None:
+            link = stack.enter_context(
+                TelemetryLink(
+                    mqtt_settings(settings.telemetry, settings.telemetry.host),
+                    state_dir=settings.device.state_dir,
+                    database=database_path(settings),
+                    clock=clock,
+                    device=read_device(connection),
+                    software=software_version(),
+                    models=list(packages.values()),
+                    cap_bytes=settings.telemetry.outbox_max_bytes,
+                    health_interval_s=settings.telemetry.health_interval_s,
+                )
+            )
+            sinks.append(link.sink)
+            ticks.append(link.tick)
+        couriers = {sink.channel.value: _channel_courier(settings, sink, clock) for sink in sinks}
+        pulse.ready()
+
+        def tick_all() -> None:
+            for tick in ticks:
+                tick()
+
+        run_channels(couriers, stop, tick_all)
+    return 0
+
+
+def software_version() -> str:
+    """Return this release."""
+    return importlib.metadata.version("edge-triage")
+
+
+def mqtt_settings(telemetry: TelemetrySettings, host: str) -> MqttSettings:
+    """Translate settings into those of the telemetry leaf."""
+    tls = TlsSettings(
+        ca_file=telemetry.ca_file,
+        cert_file=telemetry.certificate_file,
+        key_file=telemetry.key_file,
+    )
+    return MqttSettings(
+        host=host,
+        port=telemetry.port,
+        protocol=(
+            MqttProtocol.V5 if telemetry.mqtt_version is MqttVersion.V5 else MqttProtocol.V311
+        ),
+        tls=tls if telemetry.tls else None,
+        username=telemetry.username,
+        password=telemetry.password.get_secret_value() if telemetry.password else None,
+    )
+
+
+def _sinks(
+    settings: Settings,
+    packages: dict[str, ModelPackage],
+    stop: threading.Event,
+    stack: contextlib.ExitStack,
+) -> list[Sink]:
+    timeouts = RequestorTimeouts(
+        connect_s=min(settings.courier.timeout_s, 10.0), answer_s=settings.courier.timeout_s
+    )
+    sinks: list[Sink] = []
+    report, forward = settings.outputs.structured_report, settings.outputs.forward
+    if report.peer is not None:
+        sinks.append(
+            stack.enter_context(
+                ReportSink(
+                    peer_address(report.peer),
+                    calling_ae_title=settings.node.ae_title,
+                    device=_reporting_device(settings),
+                    packages=packages,
+                    timeouts=timeouts,
+                )
+            )
+        )
+    if forward.peer is not None:
+        sinks.append(
+            ForwardSink(
+                peer_address(forward.peer),
+                calling_ae_title=settings.node.ae_title,
+                spool_dir=spool_path(settings),
+                stop=stop,
+                timeouts=timeouts,
+            )
+        )
+    return sinks
+
+
+def _channel_courier(settings: Settings, sink: Sink, clock: SystemClock) -> ChannelCourier:
+    retry = settings.courier.retry
+    return ChannelCourier(
+        sink,
+        database=database_path(settings),
+        clock=clock,
+        rule=RetryRule(
+            first_delay_s=retry.first_delay_s,
+            max_delay_s=max(retry.max_delay_s, retry.first_delay_s),
+            max_attempts=retry.max_attempts,
+        ),
+        lease_us=_us(settings.courier.lease_s),
+        owner=f"courier-{os.getpid()}",
+    )
+
+
+def _reporting_device(settings: Settings) -> ReportingDevice:
+    with contextlib.closing(connect(database_path(settings))) as connection:
+        device = read_device(connection)
+    return ReportingDevice(
+        token=device.uid_root_token,
+        name=settings.device.name,
+        manufacturer=MANUFACTURER,
+        model_name=MODEL_NAME,
+        serial_number=device.device_id,
+        software_version=software_version(),
+        timezone=_site_timezone(),
+    )
+
+
+def _site_timezone() -> tzinfo:
+    """Return the machine's zone, which is the one that the scanner's dates are in."""
+    try:
+        with Path("/etc/localtime").open("rb") as file:
+            return ZoneInfo.from_file(file, key="localtime")
+    except (OSError, ValueError):
+        return timezone.utc
+
+
+def peer_address(peer: PeerSettings) -> PeerAddress:
+    """Translate settings into those of the DICOM leaf."""
+    return PeerAddress(ae_title=peer.ae_title, host=peer.host, port=peer.port)
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * 1_000_000)

@@ -1,0 +1,104 @@
+"""The process ``worker``: the pipeline and the engines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from edge_runtime.clock import SystemClock
+from edge_runtime.config.settings import OutcomeName, Settings
+from edge_runtime.model.analysis import AnalysisEvent
+from edge_runtime.model.delivery import Channel
+from edge_runtime.model.finding import Result, Scored
+from edge_runtime.model.reasons import REASONS
+from edge_runtime.pipeline.arrivals import Arrivals
+from edge_runtime.pipeline.assembly import AssemblyRules
+from edge_runtime.pipeline.models import open_models
+from edge_runtime.pipeline.packages import find_packages
+from edge_runtime.pipeline.prepared import PreparedSlices
+from edge_runtime.pipeline.stages import Pipeline, PipelineRules
+from edge_runtime.pipeline.worker import run_pipeline
+from edge_runtime.process import Pulse, database_path, spool_path
+from edge_runtime.store.analyses import return_all_analyses
+from edge_runtime.store.database import connect
+
+_BYTES_PER_PIXEL = 2
+_MIB = 1024 * 1024
+
+
+def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
+    """Run the pipeline and the engines."""
+    clock = SystemClock()
+    at = clock.now()
+    packages = find_packages(settings.models.packages)
+    with (
+        contextlib.closing(connect(database_path(settings))) as connection,
+        open_models(packages, settings.engine) as models,
+    ):
+        return_all_analyses(connection)
+        pipeline = Pipeline(
+            connection=connection,
+            clock=clock,
+            spool=spool_path(settings),
+            models=models,
+            arrivals=Arrivals(connection, at),
+            prepared=PreparedSlices(max_bytes=settings.worker.prepared_cache_mib * _MIB),
+            rules=pipeline_rules(settings),
+            owner=f"worker-{os.getpid()}",
+            channels_at_completion=_channels_at_completion(settings),
+            channels_of=channel_choice(settings),
+        )
+        pulse.ready()
+        run_pipeline(pipeline, stop, pulse.beat)
+    return 0
+
+
+def pipeline_rules(settings: Settings) -> PipelineRules:
+    """Translate settings into the units of the stages."""
+    assembly = settings.assembly
+    return PipelineRules(
+        assembly=AssemblyRules(
+            settle_us=_us(assembly.settle_s),
+            quiet_closed_us=_us(assembly.quiet_s),
+            quiet_open_us=_us(assembly.open_quiet_s),
+            longest_wait_us=_us(assembly.longest_wait_s),
+        ),
+        lease_us=_us(settings.worker.lease_s),
+        max_attempts=settings.worker.max_attempts,
+        max_instances=settings.worker.max_instances_per_study,
+        max_pixel_bytes=settings.worker.max_pixels_per_frame * _BYTES_PER_PIXEL,
+    )
+
+
+def channel_choice(settings: Settings) -> Callable[[Result], Sequence[Channel]]:
+    """Return the rule that says which channels a result goes to."""
+    report = settings.outputs.structured_report
+    has_telemetry = settings.telemetry.host is not None
+
+    def choose(result: Result) -> Sequence[Channel]:
+        channels = [Channel.TELEMETRY] if has_telemetry else []
+        in_scope = isinstance(result, Scored) or REASONS[result.reason].in_scope
+        wanted = _OUTCOME_NAMES[result.event] in report.outcomes
+        if report.peer is not None and wanted and (in_scope or report.out_of_scope):
+            channels.append(Channel.STRUCTURED_REPORT)
+        return channels
+
+    return choose
+
+
+_OUTCOME_NAMES = {
+    AnalysisEvent.FOUND: OutcomeName.SUSPECTED,
+    AnalysisEvent.NOT_FOUND: OutcomeName.NOT_SUSPECTED,
+    AnalysisEvent.REFUSED: OutcomeName.NOT_ANALYSED,
+    AnalysisEvent.BROKE: OutcomeName.FAILED,
+}
+
+
+def _channels_at_completion(settings: Settings) -> tuple[Channel, ...]:
+    return () if settings.outputs.forward.peer is None else (Channel.FORWARD,)
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * 1_000_000)

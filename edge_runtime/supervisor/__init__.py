@@ -1,0 +1,1 @@
+"""The table of processes and what keeps it true."""

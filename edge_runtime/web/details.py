@@ -1,0 +1,246 @@
+"""Turns one study, or the device, into what its page shows; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from edge_runtime.model.clock import Instant, Mark, Stamp, interval_us
+from edge_runtime.model.delivery import Channel, DeliveryState
+from edge_runtime.store.alarms import Alarm
+from edge_runtime.store.processes import ProcessView
+from edge_runtime.store.worklist import AnalysisView, StudyDetail
+from edge_runtime.web.context import ModelWords
+from edge_runtime.web.lines import Line, Verdict, line_of
+from edge_runtime.web.reading import is_silent
+from edge_runtime.web.words import (
+    ALARM_WORDS,
+    CHANNEL_WORDS,
+    COMPLETION_WORDS,
+    MARK_WORDS,
+    ROLE_WORDS,
+    clean_text,
+    delivery_words,
+    duration_words,
+    offset_words,
+    person_words,
+)
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockRow:
+    """One stamped moment."""
+
+    words: str
+    subject: str
+    wall_us: int
+    millisecond: int
+    offset: str
+    """From the last image of the same revision."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockTable:
+    """The clock of one revision."""
+
+    revision: int
+    rows: tuple[ClockRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRow:
+    """One delivery in words."""
+
+    channel: str
+    words: str
+    dead: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisPart:
+    """All that is known of one analysis."""
+
+    verdict: Verdict
+    model: str
+    score: str
+    operating_point: str
+    engine: str
+    deliveries: tuple[DeliveryRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPage:
+    """What the page of a study shows."""
+
+    line: Line
+    referring_physician: str = field(repr=False)
+    study_date: str = field(repr=False)
+    completion: str
+    analyses: tuple[AnalysisPart, ...]
+    earlier: tuple[AnalysisPart, ...]
+    clock: tuple[ClockTable, ...]
+    unsynchronised: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRow:
+    """One process in words."""
+
+    name: str
+    silent: bool
+    pid: int
+    up: str
+    beat_age: str
+    rss_mib: int
+    peak_rss_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmRow:
+    """One standing alarm in words."""
+
+    words: str
+    code: str
+    study_key: str | None
+    raised_wall_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePage:
+    """What the page of the device shows."""
+
+    processes: tuple[ProcessRow, ...]
+    alarms: tuple[AlarmRow, ...]
+    models: tuple[tuple[str, ModelWords], ...]
+    studies: int
+    clock_synced: bool
+
+
+def study_page(detail: StudyDetail, models: Mapping[str, ModelWords]) -> StudyPage:
+    """Build the page of a study."""
+    study = detail.study
+    line = line_of(study, detail.stamps, models)
+    return StudyPage(
+        line=line,
+        referring_physician=person_words(study.identity.referring_physician_name),
+        study_date=clean_text(study.identity.study_date),
+        completion=COMPLETION_WORDS[study.completion_reason] if study.completion_reason else "",
+        analyses=tuple(_part(verdict) for verdict in line.verdicts),
+        earlier=tuple(_part(verdict) for verdict in line.earlier),
+        clock=_clock(detail.stamps, models),
+        unsynchronised=any(not stamp.at.clock_synced for stamp in detail.stamps),
+    )
+
+
+def _part(verdict: Verdict) -> AnalysisPart:
+    analysis = verdict.analysis
+    if analysis is None:
+        return AnalysisPart(
+            verdict=verdict, model="", score="", operating_point="", engine="", deliveries=()
+        )
+    return AnalysisPart(
+        verdict=verdict,
+        model=f"{analysis.model_name} {analysis.model_version}",
+        score=_number(analysis.probability),
+        operating_point=_number(analysis.threshold),
+        engine=analysis.engine or "",
+        deliveries=tuple(_deliveries(analysis)),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _deliveries(analysis: AnalysisView) -> Iterable[DeliveryRow]:
+    for delivery in analysis.deliveries:
+        yield DeliveryRow(
+            channel=CHANNEL_WORDS[delivery.channel],
+            words=delivery_words(delivery),
+            dead=delivery.state is DeliveryState.DEAD,
+        )
+
+
+def _clock(stamps: Iterable[Stamp], models: Mapping[str, ModelWords]) -> tuple[ClockTable, ...]:
+    by_revision: dict[int, list[Stamp]] = {}
+    for stamp in stamps:
+        by_revision.setdefault(stamp.revision, []).append(stamp)
+    return tuple(
+        ClockTable(
+            revision=revision,
+            rows=tuple(_clock_rows(by_revision[revision], models)),
+        )
+        for revision in sorted(by_revision, reverse=True)
+    )
+
+
+def _clock_rows(stamps: list[Stamp], models: Mapping[str, ModelWords]) -> Iterable[ClockRow]:
+    last = next((stamp.at for stamp in stamps if stamp.mark is Mark.LAST_STORED), None)
+    order = list(Mark)
+    for stamp in sorted(stamps, key=lambda stamp: (stamp.at.wall_us, order.index(stamp.mark))):
+        yield ClockRow(
+            words=MARK_WORDS[stamp.mark],
+            subject=_subject(stamp.subject, models),
+            wall_us=stamp.at.wall_us,
+            millisecond=stamp.at.wall_us // 1000 % 1000,
+            offset=_offset(last, stamp.at),
+        )
+
+
+def _offset(last: Instant | None, at: Instant) -> str:
+    return "" if last is None else offset_words(interval_us(last, at))
+
+
+def _subject(subject: str, models: Mapping[str, ModelWords]) -> str:
+    """Deliveries are stamped as 'channel:model', all else as 'model'."""
+    channel, colon, name = subject.partition(":")
+    if not colon:
+        return _finding(subject, models)
+    return ", ".join(
+        part for part in (CHANNEL_WORDS[Channel(channel)], _finding(name, models)) if part
+    )
+
+
+def _finding(name: str, models: Mapping[str, ModelWords]) -> str:
+    model = models.get(name)
+    return model.finding if model else name
+
+
+def device_page(
+    processes: Iterable[ProcessView],
+    alarms: Iterable[Alarm],
+    *,
+    models: Mapping[str, ModelWords],
+    studies: int,
+    now: Instant,
+) -> DevicePage:
+    """Build the page of the device."""
+    return DevicePage(
+        processes=tuple(_process_row(process, now.wall_us) for process in processes),
+        alarms=tuple(
+            AlarmRow(
+                words=ALARM_WORDS[alarm.code],
+                code=alarm.code.value,
+                study_key=alarm.study_key,
+                raised_wall_us=alarm.raised_wall_us,
+            )
+            for alarm in alarms
+        ),
+        models=tuple(sorted(models.items())),
+        studies=studies,
+        clock_synced=now.clock_synced,
+    )
+
+
+def _process_row(process: ProcessView, now_wall_us: int) -> ProcessRow:
+    return ProcessRow(
+        name=ROLE_WORDS[process.role],
+        silent=is_silent(process, now_wall_us),
+        pid=process.pid,
+        up=duration_words(max(now_wall_us - process.started_wall_us, 0)),
+        beat_age=duration_words(max(now_wall_us - process.beat_wall_us, 0)),
+        rss_mib=process.rss_bytes // _MIB,
+        peak_rss_mib=process.peak_rss_bytes // _MIB,
+    )

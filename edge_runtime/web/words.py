@@ -1,0 +1,185 @@
+"""Plain English for states, marks, times and names; pure, and complete for every enum."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from datetime import datetime, timezone, tzinfo
+from types import MappingProxyType
+
+from edge_runtime.model.clock import Mark
+from edge_runtime.model.delivery import Channel, DeliveryState
+from edge_runtime.model.study import CompletionReason
+from edge_runtime.store.alarms import AlarmCode
+from edge_runtime.store.processes import Role
+from edge_runtime.store.worklist import DeliveryView
+
+_SECOND_US = 1_000_000
+_MINUTE_S = 60
+_HOUR_S = 3600
+_DAY_S = 86_400
+_FINE_BELOW_S = 10.0  # below, a reader cares for tenths
+_FINEST_BELOW_S = 1.0  # and here for hundredths
+_TEXT_LIMIT = 96  # PN and LO end at 64 characters (PS3.5 6.2); a peer may send more
+_DATE_DIGITS = 8
+
+MARK_WORDS: Mapping[Mark, str] = MappingProxyType(
+    {
+        Mark.FIRST_STORED: "First image stored",
+        Mark.LAST_STORED: "Last image stored",
+        Mark.COMPLETE: "Study complete",
+        Mark.STARTED: "Analysis started",
+        Mark.DECIDED: "Outcome decided",
+        Mark.SENT: "Sent",
+        Mark.CONFIRMED: "Confirmed",
+        Mark.FIRST_SEEN: "First shown on a page",
+        Mark.ACKNOWLEDGED: "Acknowledged by a reader",
+    }
+)
+
+COMPLETION_WORDS: Mapping[CompletionReason, str] = MappingProxyType(
+    {
+        CompletionReason.MPPS: "the scanner reported the end of the procedure",
+        CompletionReason.COUNTS: "all announced images arrived",
+        CompletionReason.GEOMETRY: "the slices leave no gap and no more are expected",
+        CompletionReason.ASSOCIATION: "the scanner closed the connection and stayed quiet",
+        CompletionReason.QUIET: "no further image came for the quiet time",
+        CompletionReason.FORCED: "the longest wait was over",
+    }
+)
+
+CHANNEL_WORDS: Mapping[Channel, str] = MappingProxyType(
+    {
+        Channel.STRUCTURED_REPORT: "Structured report to the PACS",
+        Channel.FORWARD: "Images to the PACS",
+        Channel.TELEMETRY: "De-identified telemetry",
+    }
+)
+
+ALARM_WORDS: Mapping[AlarmCode, str] = MappingProxyType(
+    {
+        AlarmCode.CONFLICTING_DUPLICATE: (
+            "An image arrived a second time with other content. Both are kept; the first counts."
+        ),
+        AlarmCode.DELIVERY_DEAD: "A result could not be delivered and was given up.",
+        AlarmCode.FILE_MISSING: "A stored image is missing on the device's disk.",
+        AlarmCode.MODEL_REFUSED: "A model was refused at start, so nothing is analysed with it.",
+    }
+)
+
+ROLE_WORDS: Mapping[Role, str] = MappingProxyType(
+    {
+        Role.NODE: "Receiving images",
+        Role.WORKER: "Analysis",
+        Role.COURIER: "Delivery of results",
+        Role.WEB: "This page",
+    }
+)
+
+SILENT_WORDS: Mapping[Role, str] = MappingProxyType(
+    {
+        Role.NODE: (
+            "The part that receives images does not answer: new studies may be missing here."
+        ),
+        Role.WORKER: "The part that analyses does not answer: studies are waiting, not negative.",
+        Role.COURIER: (
+            "The part that delivers results does not answer: flags show on this page only."
+        ),
+        Role.WEB: "The part that serves this page does not report.",
+    }
+)
+
+
+def delivery_words(delivery: DeliveryView) -> str:
+    """Say how far a delivery got."""
+    tries = "1 attempt" if delivery.attempts == 1 else f"{delivery.attempts} attempts"
+    problem = f" (last problem: {delivery.error_code})" if delivery.error_code else ""
+    if delivery.state is DeliveryState.CONFIRMED:
+        return "Delivered and confirmed"
+    if delivery.state is DeliveryState.SENT:
+        return "Sent, not confirmed yet"
+    if delivery.state is DeliveryState.DEAD:
+        return f"Given up after {tries}{problem}"
+    if delivery.attempts == 0:
+        return "Waiting to be sent"
+    return f"Not delivered yet, {tries}{problem}"
+
+
+def duration_words(duration_us: int) -> str:
+    """Say a duration (µs) as a reader would; negative ones come from a clock that was set back."""
+    if duration_us < 0:
+        return "unknown (clock was set)"
+    seconds = duration_us / _SECOND_US
+    if seconds < _FINE_BELOW_S:
+        return f"{seconds:.2f} s" if seconds < _FINEST_BELOW_S else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _MINUTE_S:
+        return f"{whole} s"
+    if whole < _HOUR_S:
+        return f"{whole // _MINUTE_S} min {whole % _MINUTE_S:02d} s"
+    if whole < _DAY_S:
+        return f"{whole // _HOUR_S} h {whole % _HOUR_S // _MINUTE_S:02d} min"
+    return f"{whole // _DAY_S} d {whole % _DAY_S // _HOUR_S} h"
+
+
+def offset_words(offset_us: int) -> str:
+    """Say how far a moment lies from the last image, to the millisecond."""
+    if offset_us == 0:
+        return "0 s"
+    size = abs(offset_us)
+    fine = size < _MINUTE_S * _SECOND_US
+    text = f"{size / _SECOND_US:.3f} s" if fine else duration_words(size)
+    return f"{text} before" if offset_us < 0 else f"+ {text}"
+
+
+def clock_words(wall_us: int, zone: tzinfo | None = None) -> str:
+    """Return the time of day in ``zone``, or where the device stands."""
+    return _local(wall_us, zone).strftime("%H:%M:%S")
+
+
+def date_words(wall_us: int, zone: tzinfo | None = None) -> str:
+    """Return the date in ``zone``, or where the device stands, as ISO 8601."""
+    return _local(wall_us, zone).strftime("%Y-%m-%d")
+
+
+def iso_words(wall_us: int) -> str:
+    """Return the moment as ISO 8601 in UTC, for machines."""
+    return datetime.fromtimestamp(wall_us / _SECOND_US, tz=timezone.utc).isoformat(
+        timespec="milliseconds"
+    )
+
+
+def _local(wall_us: int, zone: tzinfo | None) -> datetime:
+    return datetime.fromtimestamp(wall_us / _SECOND_US, tz=timezone.utc).astimezone(zone)
+
+
+def clean_text(text: str) -> str:
+    """Drop control characters and clip: what a peer sends must fit into one cell."""
+    kept = "".join(c for c in text if unicodedata.category(c) != "Cc").strip()
+    return kept if len(kept) <= _TEXT_LIMIT else kept[: _TEXT_LIMIT - 1] + "…"
+
+
+def person_words(name: str) -> str:
+    """Turn a DICOM person name (PS3.5 6.2.1.1) into 'FAMILY, Given Middle', as lists show it.
+
+    Ideographic and phonetic groups follow in brackets.
+    """
+    groups = [_person_group(group) for group in name.split("=")]
+    shown = [group for group in groups if group]
+    if not shown:
+        return ""
+    extra = f" ({', '.join(shown[1:])})" if len(shown) > 1 else ""
+    return clean_text(shown[0] + extra)
+
+
+def _person_group(group: str) -> str:
+    parts = [part.strip() for part in group.split("^")]
+    rest = " ".join(part for part in parts[1:3] if part)
+    return ", ".join(part for part in (parts[0], rest) if part)
+
+
+def date_of_birth_words(value: str) -> str:
+    """Turn a DICOM date (PS3.5 6.2, DA) into ISO 8601; anything else stays as it is."""
+    if len(value) == _DATE_DIGITS and value.isdecimal():
+        return f"{value[:4]}-{value[4:6]}-{value[6:]}"
+    return clean_text(value)
