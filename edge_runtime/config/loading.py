@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_MAX_FILE_BYTES = 1_048_576
+_MAX_FILE_BYTES = 65_536  # 256 callers take 25 kB; what TOML may cost grows with the square
 
 SECRETS: Mapping[str, tuple[str, ...]] = {
     "EDGE_TRIAGE_TELEMETRY_PASSWORD": ("telemetry", "password"),

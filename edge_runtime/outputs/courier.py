@@ -6,6 +6,7 @@ the same bytes with the same UIDs again, and the peer keeps one.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 from collections.abc import Callable
@@ -131,7 +132,7 @@ class ChannelCourier:
             job.delivery_id,
             owner=self._owner,
             error_code=answer.code,
-            due_wall_us=at.wall_us + int(decision.delay_s * 1_000_000),
+            due=dataclasses.replace(at, mono_us=at.mono_us + int(decision.delay_s * 1_000_000)),
         )
         self._report("delivery.postponed", job, answer.code)
 

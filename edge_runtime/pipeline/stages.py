@@ -160,7 +160,7 @@ def analyse_next(pipeline: Pipeline, steps: Sequence[Step]) -> bool:
 
 
 def _is_for(claim: ClaimedAnalysis, model: ActiveModel) -> bool:
-    return (claim.model_name, claim.model_version) == (model.package.name, model.package.version)
+    return claim.model_name == model.package.name
 
 
 def _result_of(
@@ -257,6 +257,7 @@ def _commit(
         claim,
         result,
         owner=pipeline.owner,
+        model_version=model.package.version if model else claim.model_version,
         engine=model.engine_name if model else None,
         channels=pipeline.channels_of(result),
         at=pipeline.clock.now(),

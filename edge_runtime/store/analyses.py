@@ -172,8 +172,11 @@ def finish_analysis(
     engine: str | None,
     channels: Sequence[Channel],
     at: Instant,
+    model_version: str | None = None,
 ) -> AnalysisState:
     """Record the outcome, raise the study, supersede earlier revisions, fill the outbox.
+
+    ``model_version`` is the one that ran, where the model was updated since the study was queued.
 
     Raises:
         LeaseLostError: the lease is gone; nothing was changed.
@@ -181,13 +184,15 @@ def finish_analysis(
     state = next_state(ANALYSIS_TRANSITIONS, AnalysisState.RUNNING, result.event)
     with transaction(connection):
         changed = connection.execute(
-            "UPDATE analysis SET state = ?, outcome = ?, reason_code = ?, reason_detail = ?, "
+            "UPDATE analysis SET state = ?, outcome = ?, model_version = ?, reason_code = ?, "
+            "reason_detail = ?, "
             "probability = ?, threshold = ?, series_instance_uid = ?, engine = ?, "
             "decided_wall_us = ?, lease_owner = NULL, lease_boot_id = NULL, "
             "lease_until_mono_us = NULL WHERE id = ? AND lease_owner = ? AND state = 'RUNNING'",
             (
                 state.value,
                 state.value,
+                model_version or claim.model_version,
                 *_result_columns(result),
                 engine,
                 at.wall_us,

@@ -22,6 +22,9 @@ from edge_runtime.store.codec import decode_header, decode_identity
 from edge_runtime.store.database import transaction
 from edge_runtime.store.stamps import read_stamps, stamp
 
+_DUE = "(due_boot_id <> ? OR due_mono_us <= ?)"
+"""On the monotonic clock: a wall clock that is set back must not hold up a report."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecidedAnalysis:
@@ -74,9 +77,9 @@ def open_delivery(
 ) -> None:
     """Put a delivery into the outbox. Runs in the transaction of the state that causes it."""
     connection.execute(
-        "INSERT INTO delivery (analysis_id, channel, state, due_wall_us) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT DO NOTHING",
-        (analysis_id, channel.value, DeliveryState.PENDING.value, at.wall_us),
+        "INSERT INTO delivery (analysis_id, channel, state, due_boot_id, due_mono_us) "
+        "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (analysis_id, channel.value, DeliveryState.PENDING.value, at.boot_id, at.mono_us),
     )
 
 
@@ -96,17 +99,18 @@ def claim_delivery(
             "UPDATE delivery SET lease_owner = ?, lease_boot_id = ?, lease_until_mono_us = ?, "
             "attempts = attempts + 1 WHERE id = ("
             "  SELECT delivery.id FROM delivery JOIN analysis ON analysis.id = analysis_id"
-            "  WHERE delivery.state = 'PENDING' AND channel = ? AND due_wall_us <= ?"
+            f"  WHERE delivery.state = 'PENDING' AND channel = ? AND {_DUE}"
             "  AND (delivery.lease_owner IS NULL OR delivery.lease_boot_id <> ?"
             "       OR delivery.lease_until_mono_us < ?)"
-            "  ORDER BY (analysis.outcome = 'SUSPECTED') DESC, urgency DESC, due_wall_us,"
+            "  ORDER BY (analysis.outcome = 'SUSPECTED') DESC, urgency DESC, due_mono_us,"
             "  delivery.id LIMIT 1) RETURNING id, analysis_id, attempts",
             (
                 owner,
                 at.boot_id,
                 at.mono_us + lease_us,
                 channel.value,
-                at.wall_us,
+                at.boot_id,
+                at.mono_us,
                 at.boot_id,
                 at.mono_us,
             ),
@@ -120,9 +124,8 @@ def _is_any_due(connection: sqlite3.Connection, channel: Channel, at: Instant) -
     """Look before taking the write lock: the courier asks often and there is seldom anything."""
     return bool(
         connection.execute(
-            "SELECT 1 FROM delivery WHERE state = 'PENDING' AND channel = ? AND due_wall_us <= ? "
-            "LIMIT 1",
-            (channel.value, at.wall_us),
+            f"SELECT 1 FROM delivery WHERE state = 'PENDING' AND channel = ? AND {_DUE} LIMIT 1",
+            (channel.value, at.boot_id, at.mono_us),
         ).fetchone()
     )
 
@@ -174,15 +177,15 @@ def retry_delivery(
     *,
     owner: str,
     error_code: str,
-    due_wall_us: int,
+    due: Instant,
 ) -> None:
     """Give a claimed delivery back, due again later."""
     with transaction(connection):
         connection.execute(
             "UPDATE delivery SET lease_owner = NULL, lease_boot_id = NULL, "
-            "lease_until_mono_us = NULL, error_code = ?, due_wall_us = ? "
+            "lease_until_mono_us = NULL, error_code = ?, due_boot_id = ?, due_mono_us = ? "
             "WHERE id = ? AND lease_owner = ? AND state = 'PENDING'",
-            (error_code, due_wall_us, delivery_id, owner),
+            (error_code, due.boot_id, due.mono_us, delivery_id, owner),
         )
 
 
@@ -230,8 +233,8 @@ def resend_dead_deliveries(connection: sqlite3.Connection, channel: Channel, at:
         for row in rows:
             _move(connection, row, (DeliveryEvent.RESENT,), at, error_code=row["error_code"])
             connection.execute(
-                "UPDATE delivery SET attempts = 0, due_wall_us = ? WHERE id = ?",
-                (at.wall_us, row["id"]),
+                "UPDATE delivery SET attempts = 0, due_boot_id = ?, due_mono_us = ? WHERE id = ?",
+                (at.boot_id, at.mono_us, row["id"]),
             )
             clear_alarm(connection, AlarmCode.DELIVERY_DEAD, str(row["id"]), at)
         return len(rows)

@@ -13,7 +13,13 @@ SPACING_MM = 5.0
 
 
 def write_ct_slice(
-    path: Path, *, number: int, hu: int, study: str = "1.2.3", images: int | None = None
+    path: Path,
+    *,
+    number: int,
+    hu: int,
+    study: str = "1.2.3",
+    images: int | None = None,
+    size: int = SIZE,
 ) -> None:
     """Write one uniform slice; ``images`` is the count that the scanner promises."""
     dataset = Dataset()
@@ -35,7 +41,7 @@ def write_ct_slice(
     dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     dataset.PixelSpacing = [2.0, 2.0]
     dataset.SliceThickness = SPACING_MM
-    dataset.Rows = dataset.Columns = SIZE
+    dataset.Rows = dataset.Columns = size
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated = 16
@@ -44,7 +50,7 @@ def write_ct_slice(
     dataset.PixelRepresentation = 1
     dataset.RescaleSlope = 1
     dataset.RescaleIntercept = 0
-    dataset.PixelData = np.full((SIZE, SIZE), hu, dtype="<i2").tobytes()
+    dataset.PixelData = np.full((size, size), hu, dtype="<i2").tobytes()
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID

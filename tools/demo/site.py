@@ -43,6 +43,8 @@ class SiteOptions:
     with_broker: bool = True
     forward: bool = False
     models: tuple[str, ...] = ("head_ct_phantom",)
+    pacs: PeerAddress | None = None
+    """A PACS to report to instead of the site's own folder."""
     log_level: str = "info"
     settings: str = ""
     """More TOML, appended to the device's settings file."""
@@ -88,7 +90,10 @@ class Site:
             )
             if self.broker is not None:
                 self._stack.enter_context(self._run_broker(self.broker))
-            self.config.write_text(self._settings_text(), encoding="utf-8")
+            pacs = self._options.pacs or PeerAddress(
+                ae_title=PACS_AE_TITLE, host=LOOPBACK, port=self.pacs.port
+            )
+            self.config.write_text(self._settings_text(pacs), encoding="utf-8")
             self.start_device()
             self._stack.callback(self.stop_device)
             self.wait_until_ready()
@@ -176,7 +181,7 @@ class Site:
         fresh = [item for item in self.processes() if item.beat_wall_us >= since_wall_us]
         return len(fresh) == len(Role)
 
-    def _settings_text(self) -> str:
+    def _settings_text(self, pacs: PeerAddress) -> str:
         sections = [
             f"""
 [device]
@@ -195,9 +200,9 @@ min_free_bytes = 67108864
 packages = {json.dumps(self._options.models)}
 
 [outputs.structured_report.peer]
-ae_title = "{PACS_AE_TITLE}"
-host = "{LOOPBACK}"
-port = {self.pacs.port}
+ae_title = "{pacs.ae_title}"
+host = "{pacs.host}"
+port = {pacs.port}
 
 [web]
 bind = "{LOOPBACK}"
@@ -212,9 +217,9 @@ level = "{self._options.log_level}"
             sections.append(
                 f"""
 [outputs.forward.peer]
-ae_title = "{PACS_AE_TITLE}"
-host = "{LOOPBACK}"
-port = {self.pacs.port}
+ae_title = "{pacs.ae_title}"
+host = "{pacs.host}"
+port = {pacs.port}
 """
             )
         if self.broker is not None:

@@ -140,7 +140,8 @@ CREATE TABLE delivery (
                             ('structured_report', 'forward', 'telemetry')),
     state               TEXT NOT NULL CHECK (state IN ('PENDING', 'SENT', 'CONFIRMED', 'DEAD')),
     attempts            INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
-    due_wall_us         INTEGER NOT NULL,
+    due_boot_id         TEXT NOT NULL,
+    due_mono_us         INTEGER NOT NULL,
     error_code          TEXT,
     lease_owner         TEXT,
     lease_boot_id       TEXT,
@@ -152,7 +153,7 @@ CREATE TABLE delivery (
     CHECK (state <> 'DEAD' OR error_code IS NOT NULL)
 ) STRICT;
 
-CREATE INDEX delivery_pending ON delivery (due_wall_us) WHERE state = 'PENDING';
+CREATE INDEX delivery_pending ON delivery (channel) WHERE state = 'PENDING';
 CREATE INDEX delivery_unvouched ON delivery (id) WHERE state = 'SENT';
 
 CREATE TRIGGER delivery_moves BEFORE UPDATE OF state ON delivery

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Callable
 
@@ -319,10 +320,9 @@ def test_a_delivery_is_stamped_when_sent_and_when_confirmed(bench: Bench) -> Non
 def test_a_postponed_delivery_is_not_due_before_its_time(bench: Bench) -> None:
     bench.decide(SUSPECTED)
     job = bench.deliver()
-    due = bench.clock.now().wall_us + 5_000_000
-    retry_delivery(
-        bench.connection, job.delivery_id, owner="c1", error_code="PEER", due_wall_us=due
-    )
+    at = bench.clock.now()
+    due = dataclasses.replace(at, mono_us=at.mono_us + 5_000_000)
+    retry_delivery(bench.connection, job.delivery_id, owner="c1", error_code="PEER", due=due)
     at = bench.clock.now()
     assert (
         claim_delivery(
@@ -331,6 +331,22 @@ def test_a_postponed_delivery_is_not_due_before_its_time(bench: Bench) -> None:
         is None
     )
     bench.clock.advance(6)
+    assert bench.deliver().attempts == 2
+
+
+def test_a_wall_clock_set_back_does_not_hold_up_a_delivery(bench: Bench) -> None:
+    bench.decide(SUSPECTED)
+    bench.clock.set_back(86_400)
+    assert bench.deliver().attempts == 1
+
+
+def test_a_reboot_makes_postponed_deliveries_due(bench: Bench) -> None:
+    bench.decide(SUSPECTED)
+    job = bench.deliver()
+    at = bench.clock.now()
+    due = dataclasses.replace(at, mono_us=at.mono_us + 3_600_000_000)
+    retry_delivery(bench.connection, job.delivery_id, owner="c1", error_code="PEER", due=due)
+    bench.clock.reboot()
     assert bench.deliver().attempts == 2
 
 

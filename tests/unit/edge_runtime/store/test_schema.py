@@ -106,8 +106,8 @@ def test_sql_moves_a_delivery_exactly_as_the_table_does(
 ) -> None:
     analysis = insert_analysis(connection, AnalysisState.SUSPECTED)
     row = connection.execute(
-        "INSERT INTO delivery (analysis_id, channel, state, due_wall_us, error_code)"
-        " VALUES (?, 'forward', ?, 0, 'X') RETURNING id",
+        "INSERT INTO delivery (analysis_id, channel, state, due_boot_id, due_mono_us, error_code)"
+        " VALUES (?, 'forward', ?, 'b', 0, 'X') RETURNING id",
         (analysis, old),
     ).fetchone()[0]
     accepted = is_accepted(connection, "UPDATE delivery SET state = ? WHERE id = ?", (new, row))

@@ -1,0 +1,30 @@
+"""A PACS that also remembers the content of all that arrives, repetitions included."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from dicom_node.archive import FolderArchive
+from dicom_node.inbox import RecordResult
+from dicom_node.instance import StoredInstance
+from dicom_node.requestor import PeerAddress
+
+AE_TITLE = "WITNESS"
+
+
+class WitnessPacs(FolderArchive):
+    """Use it like ``FolderArchive``; ``digests`` has each data set's digest, by SOP Instance UID."""
+
+    def __init__(self, folder: Path, *, port: int = 0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder, ae_title=AE_TITLE, port=port)
+        self.digests: defaultdict[str, list[str]] = defaultdict(list)
+
+    @property
+    def address(self) -> PeerAddress:
+        return PeerAddress(ae_title=AE_TITLE, host="127.0.0.1", port=self.port)
+
+    def record(self, instance: StoredInstance) -> RecordResult:
+        self.digests[instance.header.sop_instance_uid].append(instance.data_set_digest)
+        return super().record(instance)

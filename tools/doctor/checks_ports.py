@@ -1,0 +1,141 @@
+"""Our own ports: free, or held by our own device, which then has to answer."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import ipaddress
+import socket
+
+from dicom_node.errors import AssociationRejectedError, DicomNodeError
+from dicom_node.requestor import PeerAddress, RequestorTimeouts
+from dicom_node.scu import verify_peer
+from edge_runtime.config.settings import Settings
+from edge_runtime.store.processes import Role
+from tools.doctor.findings import Context, Finding, failed, fine, warning
+from tools.doctor.own_device import running_processes
+
+ECHO_TIMEOUTS = RequestorTimeouts(connect_s=1.5, association_s=2.0, answer_s=1.0)
+"""Together less than a network check may take; a lost SYN is sent again after 1 s."""
+_PAGE_TIMEOUT_S = 3.0
+
+
+def check_node_port(context: Context) -> Finding:
+    """Can the node listen, or does it?"""
+    settings = context.settings
+    node = settings.node
+    return _judge_port(settings, Role.NODE, node.bind, node.port) or _ask_node(settings)
+
+
+def check_web_port(context: Context) -> Finding:
+    """Can the page be served, or is it?"""
+    settings = context.settings
+    web = settings.web
+    return _judge_port(settings, Role.WEB, web.bind, web.port) or _ask_page(settings)
+
+
+def _judge_port(settings: Settings, role: Role, bind: str, port: int) -> Finding | None:
+    """Judge a port; None where our own process holds it."""
+    is_ours = role in running_processes(settings)
+    try:
+        _try_to_listen(bind, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and is_ours:
+            return None
+        return _cannot_listen(role, bind, port, error.errno)
+    if is_ours:
+        return warning(
+            f"{role.value} runs but does not listen on port {port}: it may be starting, or it was "
+            "started with other settings",
+            f"try again in some seconds, then restart the device with this file; {role.value}.port "
+            "takes effect at a start only",
+        )
+    return fine(f"{bind} port {port} is free")
+
+
+def _try_to_listen(bind: str, port: int) -> None:
+    """Take the port as the device would, and give it back.
+
+    Raises:
+        OSError: it cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((bind, port))
+        listener.listen(1)
+
+
+def _cannot_listen(role: Role, bind: str, port: int, code: int | None) -> Finding:
+    key = role.value
+    if code == errno.EADDRINUSE:
+        return failed(
+            f"port {port} is taken by another program, so the {key} cannot start",
+            f"stop that program (`ss -ltnp 'sport = :{port}'` names it; if it is this device, run "
+            f"the doctor as the device's user), or set another {key}.port",
+        )
+    if code == errno.EADDRNOTAVAIL:
+        return failed(
+            f"{bind} is no address of this machine, so the {key} cannot start",
+            f"set {key}.bind to one that `ip address` lists, or to 0.0.0.0 for all of them",
+        )
+    if code in {errno.EACCES, errno.EPERM}:
+        return failed(
+            f"this user may not listen on port {port}, so the {key} cannot start",
+            f"set {key}.port to 1024 or higher, or give the service CAP_NET_BIND_SERVICE",
+        )
+    reason = "unknown reason" if code is None else errno.errorcode.get(code, str(code))
+    return failed(
+        f"{bind} port {port} cannot be had ({reason})", f"set another {key}.bind or {key}.port"
+    )
+
+
+def _ask_node(settings: Settings) -> Finding:
+    node = settings.node
+    peer = PeerAddress(ae_title=node.ae_title, host=_reachable(node.bind), port=node.port)
+    calling = node.callers[0].ae_title if node.callers else node.ae_title
+    try:
+        verify_peer(peer, calling_ae_title=calling, timeouts=ECHO_TIMEOUTS)
+    except AssociationRejectedError as error:
+        if error.transient:
+            return warning(
+                f"our node runs on port {node.port}, with as many associations as it takes",
+                "look which peers keep associations open, or raise node.max_associations",
+            )
+        # Only listed callers, or callers from their own addresses, are let in.
+        return fine(f"our node runs on port {node.port}; node.callers does not let the doctor in")
+    except DicomNodeError as error:
+        return failed(
+            f"our node holds port {node.port} but does not answer C-ECHO ({type(error).__name__})",
+            "restart the device; the node's log says what it was doing",
+        )
+    return fine(f"our node runs on port {node.port} and answers C-ECHO")
+
+
+def _ask_page(settings: Settings) -> Finding:
+    web = settings.web
+    connection = http.client.HTTPConnection(_reachable(web.bind), web.port, timeout=_PAGE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/healthz", headers={"Host": "localhost"})
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return failed(
+            f"our page holds port {web.port} but does not answer",
+            "restart the device; the log of web says what it was doing",
+        )
+    finally:
+        connection.close()
+    if status == http.HTTPStatus.OK:
+        return fine(f"our page runs on port {web.port} and is up to date")
+    return failed(
+        f"our page answers with {status}: it does not show what the database holds",
+        "look at the log of web, at the disk and at the database below, then restart the device",
+    )
+
+
+def _reachable(bind: str) -> str:
+    """An address at which a listener on ``bind`` can be called from here."""
+    address = ipaddress.ip_address(bind)
+    if not address.is_unspecified:
+        return bind
+    return "127.0.0.1" if isinstance(address, ipaddress.IPv4Address) else "::1"

@@ -1,0 +1,88 @@
+"""Transfer syntaxes of phantom studies, all lossless."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from tools.phantoms.jpeg_lossless import encode_jpeg_lossless
+
+StoredImage = NDArray[np.int16] | NDArray[np.uint16]
+
+
+class PhantomSyntax(str, Enum):
+    """Transfer syntaxes by the names that the command line uses."""
+
+    EXPLICIT = "explicit"
+    IMPLICIT = "implicit"
+    JPEG2000 = "jpeg2000"
+    JPEG_LS = "jpeg-ls"
+    JPEG_LOSSLESS = "jpeg-lossless"
+    RLE = "rle"
+
+    @property
+    def uid(self) -> UID:
+        """UID of the transfer syntax (PS3.5 annex A)."""
+        return _UIDS[self]
+
+
+_UIDS = {
+    PhantomSyntax.EXPLICIT: ExplicitVRLittleEndian,
+    PhantomSyntax.IMPLICIT: ImplicitVRLittleEndian,
+    PhantomSyntax.JPEG2000: JPEG2000Lossless,
+    PhantomSyntax.JPEG_LS: JPEGLSLossless,
+    PhantomSyntax.JPEG_LOSSLESS: JPEGLosslessSV1,
+    PhantomSyntax.RLE: RLELossless,
+}
+
+
+def encode_pixels(dataset: Dataset, syntax: PhantomSyntax) -> None:
+    """Bring an uncompressed data set into ``syntax``, in place.
+
+    One without pixels stays in explicit little endian when the syntax is for images only.
+    """
+    if not syntax.uid.is_encapsulated:
+        dataset.file_meta.TransferSyntaxUID = syntax.uid
+        return
+    if "PixelData" not in dataset:
+        return
+    dtype = np.dtype(np.int16 if dataset.PixelRepresentation else np.uint16)
+    pixels = np.frombuffer(dataset.PixelData, dtype).reshape(dataset.Rows, dataset.Columns)
+    dataset.PixelData = encapsulate([_frame(pixels, int(dataset.BitsStored), syntax)])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = syntax.uid
+
+
+def _frame(pixels: StoredImage, bits_stored: int, syntax: PhantomSyntax) -> bytes:
+    """One encoded frame of a (rows, columns) image."""
+    # Encoders are imported where they are used: a missing codec is for `edge-triage doctor` to
+    # name, and it could not, if every command broke at its import.
+    if syntax is PhantomSyntax.JPEG_LOSSLESS:
+        return encode_jpeg_lossless(pixels)
+    rows, columns = pixels.shape
+    layout = {"rows": rows, "columns": columns, "samples_per_pixel": 1}
+    if syntax is PhantomSyntax.JPEG2000:
+        from openjpeg.utils import encode_array  # noqa: PLC0415 - see above
+
+        return encode_array(pixels, bits_stored=bits_stored, photometric_interpretation=2)
+    if syntax is PhantomSyntax.RLE:
+        from rle.utils import encode_pixel_data  # noqa: PLC0415 - see above
+
+        return bytes(encode_pixel_data(pixels.tobytes(), None, "<", **layout, bits_allocated=16))
+    import jpeg_ls  # type: ignore[import-untyped]  # noqa: PLC0415 - see above; it has no stubs
+
+    return bytes(jpeg_ls.encode_pixel_data(pixels.tobytes(), **layout, bits_stored=bits_stored))

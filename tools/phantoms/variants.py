@@ -1,0 +1,331 @@
+"""Named phantom studies: the plain ones, and everything that a gate must refuse.
+
+``make_study`` plans a study; nothing is drawn until its objects are iterated, and they are drawn
+one by one. The same arguments give the same bytes; any other argument gives other UIDs, so that
+two studies never quarrel about one identity.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from tools.phantoms.dicom import ImageHeader, StudyHeader, ct_dataset
+from tools.phantoms.dose_report import dose_report
+from tools.phantoms.encoding import PhantomSyntax, encode_pixels
+from tools.phantoms.errors import PhantomUsageError
+from tools.phantoms.frame import SliceGeometry
+from tools.phantoms.head_ct import BleedTruth, HeadPhantom
+from tools.phantoms.headers import (
+    DEFAULT_ACQUIRED,
+    STYLES,
+    PhantomIdentity,
+    derived_uid,
+    identity_for,
+    style_for,
+)
+from tools.phantoms.spec import AcquisitionChoice, BleedKind, Filling, PhantomSpec, draw_spec
+
+TILT_DEG = 15.0
+THICK_MM = 10.0
+DEFAULT_SLICES = 32
+
+
+class PhantomName(str, Enum):
+    """The closed list of phantoms."""
+
+    HEAD_CT = "head-ct"
+    FULL_EXAM = "head-ct-full-exam"
+    """With a localizer and a dose report, as a scanner sends it."""
+    MISSING_SLICE = "head-ct-missing-slice"
+    LATE_IMAGE = "head-ct-late-image"
+    """Two batches: the last image comes after the study looked complete."""
+    TILTED = "head-ct-tilted"
+    DUPLICATE_POSITION = "head-ct-duplicate-position"
+    MIXED_ORIENTATION = "head-ct-mixed-orientation"
+    CONTRAST = "head-ct-contrast"
+    THICK = "head-ct-thick"
+    QA_PHANTOM = "qa-phantom"
+    """A skull full of air with plastic inserts: looks odd, bleeds never."""
+    DOSE_REPORT = "dose-report"
+    LOCALIZER_ONLY = "localizer-only"
+
+
+class Expectation(str, Enum):
+    """What a device with the head CT model should say of a phantom."""
+
+    SUSPECTED = "suspected"
+    NOT_SUSPECTED = "not_suspected"
+    NOT_ANALYSED = "not_analysed"
+
+
+_REFUSED = frozenset(
+    {
+        PhantomName.MISSING_SLICE,
+        PhantomName.TILTED,
+        PhantomName.DUPLICATE_POSITION,
+        PhantomName.MIXED_ORIENTATION,
+        PhantomName.CONTRAST,
+        PhantomName.THICK,
+        PhantomName.DOSE_REPORT,
+        PhantomName.LOCALIZER_ONLY,
+    }
+)
+_WITHOUT_SLICES = frozenset({PhantomName.DOSE_REPORT, PhantomName.LOCALIZER_ONLY})
+
+
+class ObjectKind(str, Enum):
+    """Kind of one object of a study."""
+
+    SLICE = "slice"
+    CORONAL = "coronal"
+    LOCALIZER = "localizer"
+    DOSE_REPORT = "dose_report"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedObject:
+    """One object before it is drawn."""
+
+    kind: ObjectKind
+    instance_number: int
+    slice_index: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomStudy:
+    """A planned study; iterate it to draw it."""
+
+    name: PhantomName
+    spec: PhantomSpec
+    header: StudyHeader
+    syntax: PhantomSyntax
+    batches: tuple[tuple[PlannedObject, ...], ...]
+    """Sent one after the other; all but LATE_IMAGE have one."""
+    expectation: Expectation
+    """After the last batch."""
+
+    @property
+    def study_uid(self) -> UID:
+        """StudyInstanceUID."""
+        return self.header.study_uid
+
+    def __len__(self) -> int:
+        """Number of objects in all batches."""
+        return sum(len(batch) for batch in self.batches)
+
+    def truth(self) -> tuple[BleedTruth, ...]:
+        """Measured ground truth of the bleeds."""
+        return HeadPhantom(self.spec).truth()
+
+    def datasets(self, batch: int | None = None) -> Iterator[Dataset]:
+        """Objects in the order of sending, of one batch or of all, in the study's syntax."""
+        chosen = self.batches if batch is None else (self.batches[batch],)
+        phantom = HeadPhantom(self.spec)
+        for planned in (planned for objects in chosen for planned in objects):
+            dataset = self._draw(phantom, planned)
+            encode_pixels(dataset, self.syntax)
+            yield dataset
+
+    def files(self, batch: int | None = None) -> Iterator[bytes]:
+        """The same as DICOM files (PS3.10)."""
+        for dataset in self.datasets(batch):
+            buffer = io.BytesIO()
+            dataset.save_as(buffer, enforce_file_format=True)
+            yield buffer.getvalue()
+
+    def _draw(self, phantom: HeadPhantom, planned: PlannedObject) -> Dataset:
+        if planned.kind is ObjectKind.DOSE_REPORT:
+            return dose_report(
+                self.header,
+                self.spec.acquisition,
+                series_uid=self._uid("series", "dose"),
+                sop_uid=self._uid("dose", planned.instance_number),
+                event_uid=self._uid("irradiation"),
+            )
+        geometry = _geometry(phantom, planned)
+        hu = phantom.draw(geometry, noise_stream=planned.instance_number).hu
+        return ct_dataset(self.header, self._image_header(planned, geometry), hu)
+
+    def _image_header(self, planned: PlannedObject, geometry: SliceGeometry) -> ImageHeader:
+        localizer = planned.kind is ObjectKind.LOCALIZER
+        rules = self.header.style
+        scan = self.spec.acquisition
+        base = ("ORIGINAL", "PRIMARY", "LOCALIZER") if localizer else rules.image_type
+        return ImageHeader(
+            series_uid=self._uid("series", "localizer" if localizer else "axial"),
+            series_number=1 if localizer else 2,
+            series_description="LOCALIZER" if localizer else f"HEAD {scan.thickness_mm:.1f} MM",
+            sop_uid=self._uid(planned.kind.value, planned.instance_number),
+            instance_number=planned.instance_number,
+            images_in_acquisition=1 if localizer else scan.slices,
+            image_type=base,
+            geometry=geometry,
+            acquisition=scan,
+            table_mm=_table_position(self.spec.seed),
+            contrast=self.spec.anatomy.vessel_hu is not None and not localizer,
+        )
+
+    def _uid(self, *parts: object) -> UID:
+        return derived_uid(self.header.study_uid, *parts)
+
+
+def make_study(
+    name: PhantomName,
+    *,
+    seed: int = 0,
+    positive: bool = False,
+    bleed: BleedKind | None = None,
+    slices: int = DEFAULT_SLICES,
+    matrix: int = 512,
+    syntax: PhantomSyntax = PhantomSyntax.EXPLICIT,
+    acquired: dt.datetime = DEFAULT_ACQUIRED,
+    identity: PhantomIdentity | None = None,
+) -> PhantomStudy:
+    """Plan a study.
+
+    Args:
+        name: which phantom.
+        seed: draws the head, the scan and the invented patient.
+        positive: with a bleed.
+        bleed: its type; None lets the seed choose.
+        slices: axial slices of the whole acquisition. They cover the head (150 mm) at a spacing of
+            at most 5 mm; fewer than 30 cover a part of it, around the bleed if there is one.
+        matrix: rows and columns.
+        syntax: transfer syntax of the images.
+        acquired: time of the study.
+        identity: an invented patient of the caller's; None takes the seed's.
+
+    Raises:
+        PhantomUsageError: the phantom cannot have a bleed, or a number is out of bounds.
+    """
+    if positive and name in _WITHOUT_SLICES:
+        raise PhantomUsageError(f"{name.value} has no axial slices and cannot be positive")
+    spec = draw_spec(
+        seed,
+        bleed=bleed,
+        positive=positive,
+        choice=_choice(name, slices, matrix),
+        filling=Filling.QA_INSERTS if name is PhantomName.QA_PHANTOM else Filling.BRAIN,
+        contrast=name is PhantomName.CONTRAST,
+    )
+    who = identity or identity_for(seed, acquired=acquired)
+    basis = (
+        name.value, seed, spec.positive, bleed, slices, matrix, syntax.value, acquired, who,
+    )  # fmt: skip
+    header = StudyHeader(
+        study_uid=derived_uid("study", *basis),
+        frame_of_reference_uid=derived_uid("frame", *basis),
+        identity=who,
+        acquired=acquired,
+        description="CT HEAD W CONTRAST" if name is PhantomName.CONTRAST else "CT HEAD WO CONTRAST",
+        style=STYLES[style_for(seed)],
+    )
+    return PhantomStudy(
+        name=name,
+        spec=spec,
+        header=header,
+        syntax=syntax,
+        batches=_plan(name, slices, first_is_top=header.style.first_is_top),
+        expectation=_expectation(name, positive=spec.positive),
+    )
+
+
+def write_study(study: PhantomStudy, folder: Path, batch: int | None = None) -> tuple[Path, ...]:
+    """Write a study's files, ``IM000001.dcm`` on, in the order of sending; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    skipped = sum(len(objects) for objects in study.batches[: batch or 0])
+    paths = []
+    for number, content in enumerate(study.files(batch), start=skipped + 1):
+        path = folder / f"IM{number:06d}.dcm"
+        path.write_bytes(content)
+        paths.append(path)
+    return tuple(paths)
+
+
+def _choice(name: PhantomName, slices: int, matrix: int) -> AcquisitionChoice:
+    choice = AcquisitionChoice(slices=slices, matrix=matrix)
+    if name is PhantomName.TILTED:
+        return replace(choice, gantry_tilt_deg=TILT_DEG)
+    if name is PhantomName.THICK:
+        return replace(choice, thickness_mm=THICK_MM, spacing_mm=THICK_MM)
+    return choice
+
+
+def _expectation(name: PhantomName, *, positive: bool) -> Expectation:
+    if name in _REFUSED:
+        return Expectation.NOT_ANALYSED
+    return Expectation.SUSPECTED if positive else Expectation.NOT_SUSPECTED
+
+
+def _plan(
+    name: PhantomName, slices: int, *, first_is_top: bool
+) -> tuple[tuple[PlannedObject, ...], ...]:
+    """Objects by batch. Slices keep the numbers that the scanner gave them, lost ones included."""
+    localizer = PlannedObject(kind=ObjectKind.LOCALIZER, instance_number=1)
+    report = PlannedObject(kind=ObjectKind.DOSE_REPORT, instance_number=1)
+    if name is PhantomName.DOSE_REPORT:
+        return ((report,),)
+    if name is PhantomName.LOCALIZER_ONLY:
+        return ((localizer,),)
+    stack = [
+        PlannedObject(
+            kind=ObjectKind.SLICE,
+            instance_number=number,
+            slice_index=slices - number if first_is_top else number - 1,
+        )
+        for number in range(1, slices + 1)
+    ]
+    if name is PhantomName.FULL_EXAM:
+        return ((localizer, *stack, report),)
+    if name is PhantomName.LATE_IMAGE:
+        return tuple(stack[:-1]), tuple(stack[-1:])
+    return (tuple(_spoilt(name, stack)),)
+
+
+def _spoilt(name: PhantomName, stack: list[PlannedObject]) -> list[PlannedObject]:
+    """The stack with the variant's fault."""
+    middle = len(stack) // 2
+    if name is PhantomName.MISSING_SLICE:
+        return stack[:middle] + stack[middle + 1 :]
+    if name is PhantomName.DUPLICATE_POSITION:
+        return [*stack, replace(stack[middle], instance_number=len(stack) + 1)]
+    if name is PhantomName.MIXED_ORIENTATION:
+        turned = [replace(planned, kind=ObjectKind.CORONAL) for planned in stack[3 * middle // 2 :]]
+        return stack[: 3 * middle // 2] + turned
+    return stack
+
+
+def _geometry(phantom: HeadPhantom, planned: PlannedObject) -> SliceGeometry:
+    axial = phantom.geometry(planned.slice_index)
+    half = (axial.rows - 1) / 2 * axial.pixel_mm
+    if planned.kind is ObjectKind.CORONAL:
+        depth = -60.0 + planned.slice_index * phantom.spec.acquisition.spacing_mm
+        return replace(
+            axial,
+            position_mm=(-half, depth, half),
+            row_cosines=(1.0, 0.0, 0.0),
+            column_cosines=(0.0, 0.0, -1.0),
+        )
+    if planned.kind is ObjectKind.LOCALIZER:
+        return replace(
+            axial,
+            position_mm=(0.0, -half, half),
+            row_cosines=(0.0, 1.0, 0.0),
+            column_cosines=(0.0, 0.0, -1.0),
+        )
+    return axial
+
+
+def _table_position(seed: int) -> tuple[float, float, float]:
+    rng = np.random.default_rng([seed, 7])
+    return (0.0, math.floor(rng.uniform(-40, 40)), float(math.floor(rng.uniform(-300, 900))))
