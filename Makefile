@@ -96,7 +96,8 @@ test: ## Set up everything, system packages too, and run all checks and tests
 
 # Versions stay where the ranges still allow them, unless: make lock ARGS=--upgrade
 COMPILE = .make/lock/bin/uv --quiet pip compile --universal --python-version 3.10 \
-  --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+  -c requirements/constraints.in --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --custom-compile-command 'make lock'
 lock: ## Write the pins in requirements/*.txt anew from pyproject.toml
 	@[ -x .make/lock/bin/uv ] || {
 	  "$${PYTHON:-python3}" -m venv .make/lock

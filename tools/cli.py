@@ -9,7 +9,7 @@ import typer
 
 from edge_runtime.config.settings import LoggingSettings, LogLevel
 from edge_runtime.logs import configure_logs
-from tools import bench, config, demo, doctor, run, send, studies
+from tools import bench, config, demo, doctor, resend, run, send, studies
 
 app = typer.Typer(
     name="edge-triage",
@@ -22,6 +22,7 @@ app.command("demo")(demo.demo)
 app.command("send")(send.send)
 app.command("studies")(studies.studies)
 app.command("study")(studies.study)
+app.command("resend")(resend.resend)
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")

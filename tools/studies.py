@@ -41,15 +41,16 @@ def studies(
     json: JsonOption = False,
 ) -> None:
     """List studies: raised ones first, then the longest waiting."""
-    with explained_errors(), _database(config) as connection:
+    with explained_errors(), open_database(config) as connection:
         views = list_studies(connection, limit=limit)
         if json:
             details = (find_study(connection, view.study_key) for view in views)
             print_json({"studies": [report_study(item) for item in details if item is not None]})
             return
     table = Table(title=TRIAGE_NOTICE, title_justify="left")
-    for heading in ("received (UTC)", "study", "images", "revision", "outcome", "reason"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("received (UTC)", "study", "images", "rev.", "outcome"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("reason")
     for view in views:
         table.add_row(*_row(view))
     out.print(table)
@@ -62,7 +63,7 @@ def study(
     json: JsonOption = False,
 ) -> None:
     """Show one study: outcome, reasons, clock, deliveries."""
-    with explained_errors(), _database(config) as connection:
+    with explained_errors(), open_database(config) as connection:
         detail = find_study(connection, key_or_uid)
     if detail is None:
         err.print("edge-triage: no such study; `edge-triage studies` lists them", style="red")
@@ -75,7 +76,12 @@ def study(
 
 
 @contextlib.contextmanager
-def _database(config: Path) -> Iterator[sqlite3.Connection]:
+def open_database(config: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database of the device that ``config`` describes.
+
+    Raises:
+        EdgeTriageError: the settings cannot be used, or there is no database.
+    """
     path = database_path(load_settings(config))
     if not path.is_file():
         raise DeviceFaultError(f"{path} does not exist: has the device run with this config?")
@@ -86,14 +92,18 @@ def _database(config: Path) -> Iterator[sqlite3.Connection]:
 def _row(view: StudyView) -> tuple[str, ...]:
     received = datetime.fromtimestamp(view.received_wall_us / 1_000_000, tz=timezone.utc)
     return (
-        received.strftime("%Y-%m-%d %H:%M:%S"),
+        received.strftime("%m-%d %H:%M:%S"),
         view.study_key,
         str(view.instances),
         str(view.revision),
-        "\n".join(f"{item.model_name}: {item.state.value}" for item in view.current)
+        "\n".join(_outcome(item, among=len(view.current)) for item in view.current)
         or view.state.value,
         "\n".join(_reason(item) for item in view.current),
     )
+
+
+def _outcome(view: AnalysisView, *, among: int) -> str:
+    return view.state.value if among == 1 else f"{view.model_name}: {view.state.value}"
 
 
 def _reason(view: AnalysisView) -> str:

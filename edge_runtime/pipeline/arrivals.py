@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edge_runtime.model.clock import Instant
@@ -97,6 +98,10 @@ class Arrivals:
             for study_id, item in progress.items()
             if study_id in self._studies
         )
+
+    def known(self) -> Iterable[Arriving]:
+        """Return what is held of the studies that still received when they were last asked for."""
+        return self._studies.values()
 
     def associations(self, study_id: int) -> tuple[AssociationProgress, ...]:
         """Return the associations that brought instances of a study."""

@@ -66,7 +66,7 @@ def plane_of(orientation: Vector6) -> Plane | None:
     column = np.array(orientation[3:], dtype=np.float64)
     if not _is_orthonormal(row, column):
         return None
-    normal = np.cross(row, column)
+    normal: Float64 = np.cross(row, column).astype(np.float64)
     normal /= np.linalg.norm(normal)
     axis = int(np.argmax(np.abs(normal)))
     if normal[axis] < 0:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 from edge_runtime.pipeline.preprocess import PreparedSlice
+
+
+@dataclass(slots=True)
+class _Kept:
+    slices: dict[int, PreparedSlice] = field(default_factory=dict)
+    size_bytes: int = 0
 
 
 class PreparedSlices:
@@ -17,7 +24,7 @@ class PreparedSlices:
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._studies: OrderedDict[tuple[int, str], dict[int, PreparedSlice]] = OrderedDict()
+        self._studies: OrderedDict[tuple[int, str], _Kept] = OrderedDict()
 
     @property
     def held_bytes(self) -> int:
@@ -26,24 +33,26 @@ class PreparedSlices:
 
     def get(self, study_id: int, model_name: str, instance_id: int) -> PreparedSlice | None:
         """Return a kept slice."""
-        return self._studies.get((study_id, model_name), {}).get(instance_id)
+        kept = self._studies.get((study_id, model_name))
+        return None if kept is None else kept.slices.get(instance_id)
 
     def put(
         self, study_id: int, model_name: str, instance_id: int, prepared: PreparedSlice
     ) -> None:
         """Keep a slice if there is room, or room can be made by forgetting other studies."""
-        slices = self._studies.setdefault((study_id, model_name), {})
+        kept = self._studies.setdefault((study_id, model_name), _Kept())
         self._studies.move_to_end((study_id, model_name))
         size = prepared.hu.nbytes
-        own = sum(kept.hu.nbytes for kept in slices.values())
-        if instance_id in slices or own + size > self._max_bytes:
+        if instance_id in kept.slices or kept.size_bytes + size > self._max_bytes:
             return
         while self._bytes + size > self._max_bytes:
             self.forget(*next(iter(self._studies)))
-        slices[instance_id] = prepared
+        kept.slices[instance_id] = prepared
+        kept.size_bytes += size
         self._bytes += size
 
     def forget(self, study_id: int, model_name: str) -> None:
         """Drop a study's slices, as prepared for one model."""
-        for prepared in self._studies.pop((study_id, model_name), {}).values():
-            self._bytes -= prepared.hu.nbytes
+        kept = self._studies.pop((study_id, model_name), None)
+        if kept is not None:
+            self._bytes -= kept.size_bytes

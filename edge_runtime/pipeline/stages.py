@@ -116,6 +116,12 @@ def _earliest_us(arriving: Arriving, rules: AssemblyRules) -> int:
     return min(max(arriving.look_again_mono_us, settled_us), forced_us)
 
 
+def next_due_us(pipeline: Pipeline) -> int | None:
+    """Return when a completion rule may fire although nothing is committed; None: for no study."""
+    due = (_earliest_us(item, pipeline.rules.assembly) for item in pipeline.arrivals.known())
+    return min(due, default=None)
+
+
 def prepare_next(pipeline: Pipeline) -> bool:
     """Preparation: preprocess one slice of a study that still arrives."""
     instance = pipeline.arrivals.next_unprepared()

@@ -7,13 +7,16 @@ import threading
 from collections.abc import Callable
 
 from edge_runtime.pipeline.flow import run_stages
-from edge_runtime.pipeline.stages import Pipeline
+from edge_runtime.pipeline.stages import Pipeline, next_due_us
 from edge_runtime.store.worklist import data_version
 
 _POLL_S = 0.01
 """How often a waiting worker looks for a commit; one look costs microseconds."""
 _RULES_S = 0.05
-"""How often it looks at its rules when nothing was committed: times run out without a commit."""
+"""How often it looks at leases when nothing was committed: they run out without a commit."""
+
+_SHORTEST_S = 0.001
+"""A pause even when a rule is due that another process's commit has to let through first."""
 
 
 def run_pipeline(pipeline: Pipeline, stop: threading.Event, on_tick: Callable[[], None]) -> None:
@@ -41,9 +44,14 @@ def run_pipeline(pipeline: Pipeline, stop: threading.Event, on_tick: Callable[[]
 
 
 def _wait_for_commit(pipeline: Pipeline, stop: threading.Event, seen: int) -> None:
-    waited_s = 0.0
-    while waited_s < _RULES_S and not stop.is_set():
+    """Wait until another process commits, a completion rule may fire, or a lease may have ended."""
+    due_us = next_due_us(pipeline)
+    left_s = _RULES_S
+    if due_us is not None:
+        left_s = min((due_us - pipeline.clock.now().mono_us) / 1e6, _RULES_S)
+    left_s = max(left_s, _SHORTEST_S)
+    while left_s > 0 and not stop.is_set():
         if data_version(pipeline.connection) != seen:
             return
-        stop.wait(_POLL_S)
-        waited_s += _POLL_S
+        stop.wait(min(left_s, _POLL_S))
+        left_s -= _POLL_S

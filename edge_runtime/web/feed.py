@@ -11,6 +11,7 @@ import contextlib
 import json
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +29,7 @@ from edge_runtime.web.rendering import Renderer
 
 _log = structlog.get_logger()
 
-POLL_S = 0.05  # a change is on its way within 100 ms of its commit
+POLL_S = 0.025  # a change is on its way within 50 ms of its commit
 BEAT_S = 3.0  # pages call themselves out of date after 8 s without a word
 _REST_FACTOR = 4  # reading takes at most a fifth of a core, however fast commits come
 _COUNTING_S = 1.0  # a growing number of images is worth one message a second
@@ -161,7 +162,8 @@ class Feed:
         clock = self._context.clock
         beat_us = clock.now().mono_us
         while True:
-            started = asyncio.get_running_loop().time()
+            # Processor time: waiting for a busy machine's core is no reason to rest as well.
+            started = time.process_time()
             try:
                 due = clock.now().mono_us - beat_us >= BEAT_S * 1e6
                 if due or await self._reader.run(data_version) != self._version:
@@ -174,7 +176,7 @@ class Feed:
                 _log.exception("web.reading_failed")
                 self._broadcast(self._beat())
                 await asyncio.sleep(_RETRY_S)
-            spent = asyncio.get_running_loop().time() - started
+            spent = time.process_time() - started
             await asyncio.sleep(max(POLL_S, spent * _REST_FACTOR))
 
     async def mark(self) -> None:

@@ -62,7 +62,7 @@ def push_until(site: Site, stop: threading.Event, say: Callable[[str], None]) ->
 
 
 def _cases() -> Iterator[PhantomCase]:
-    start = SystemClock().now().wall_us // 1_000_000 % 1_000_000
+    start = 1_000 + SystemClock().now().wall_us // 1_000_000 % 9_000
     for number, (label, name, positive) in enumerate(itertools.cycle(_ROUND)):
         yield PhantomCase(label=label, name=name, seed=start + number, positive=positive)
 

@@ -21,7 +21,8 @@ SIDE = 8
 def expected_pixels(bits: int) -> NDArray[np.integer[Any]]:
     """Return the (8, 8) stored values of ``bits`` = 16 or 8 bits that the frames decode to."""
     rows, columns = np.indices((SIDE, SIDE))
-    return (8000 * rows + 1000 * columns + 37) >> (16 - bits)
+    values: NDArray[np.integer[Any]] = (8000 * rows + 1000 * columns + 37) >> (16 - bits)
+    return values
 
 
 JPEG_LOSSLESS = b64decode(

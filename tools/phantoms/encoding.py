@@ -59,8 +59,8 @@ def encode_pixels(dataset: Dataset, syntax: PhantomSyntax) -> None:
         return
     if "PixelData" not in dataset:
         return
-    dtype = np.dtype(np.int16 if dataset.PixelRepresentation else np.uint16)
-    pixels = np.frombuffer(dataset.PixelData, dtype).reshape(dataset.Rows, dataset.Columns)
+    stored = np.frombuffer(dataset.PixelData, np.uint16).reshape(dataset.Rows, dataset.Columns)
+    pixels: StoredImage = stored.view(np.int16) if dataset.PixelRepresentation else stored
     dataset.PixelData = encapsulate([_frame(pixels, int(dataset.BitsStored), syntax)])
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from engines.calibration import (
     aggregate_logits,
@@ -38,7 +39,7 @@ def output(
     )
 
 
-def logits(*values: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def logits(*values: float) -> NDArray[np.float32]:
     return np.array(values, dtype=np.float32)
 
 

@@ -28,6 +28,7 @@ from edge_runtime.pipeline.analysis import Work, check_size, run_steps
 from edge_runtime.pipeline.flow import ANALYSIS, STAGES, run_stages
 from edge_runtime.pipeline.models import ActiveModel, open_models
 from edge_runtime.pipeline.packages import find_packages
+from edge_runtime.pipeline.stages import next_due_us
 from edge_runtime.pipeline.worker import run_pipeline
 from edge_runtime.store.analyses import claim_analysis, return_expired_analyses
 from edge_runtime.store.worklist import find_study
@@ -101,6 +102,20 @@ def test_a_study_whose_images_are_not_all_there_waits(bench: WorkerBench) -> Non
     bench.work()
     assert bench.study().state is StudyState.RECEIVING
     assert bench.study().analyses == ()
+
+
+def test_the_worker_knows_when_to_wake_for_a_rule_that_no_commit_announces(
+    bench: WorkerBench,
+) -> None:
+    assert next_due_us(bench.pipeline) is None
+    bench.store_study(SLICES)
+    stored_us = bench.clock.now().mono_us
+    bench.work(after_s=0.01)
+    assert next_due_us(bench.pipeline) == stored_us + bench.rules.assembly.settle_us
+    bench.work()
+    assert bench.study().state is StudyState.COMPLETE
+    bench.work()
+    assert next_due_us(bench.pipeline) is None
 
 
 def test_an_association_that_ends_completes_what_counts_and_geometry_do_not(

@@ -1,0 +1,119 @@
+"""What the head CT phantom model is, apart from its weights: the one source of ``package.toml``.
+
+Training, evaluation and the package take the preprocessing from here, and all of them run it with
+the device's own functions, so that no study is ever seen differently from how it was learnt.
+"""
+
+from __future__ import annotations
+
+from pydicom.uid import CTImageStorage
+
+from engines.package import (
+    Aggregation,
+    AverageSlabs,
+    Calibration,
+    Code,
+    FindingOutput,
+    GateRules,
+    ModelPackage,
+    NeighbourSlabs,
+    OperatingPoint,
+    PreprocessStep,
+    ResampleInPlane,
+    SelectionRules,
+    TensorRule,
+    Urgency,
+    Window,
+    WindowChannels,
+)
+
+VERSION = "1.0.0"
+GRID = 112
+PIXEL_MM = 2.0
+SLAB_MM = 5.0
+NEIGHBOURS = 1
+TOP_SLABS = 2
+"""A bleed worth a flag reaches into two slabs or fills one so well that one suffices."""
+
+SLAB_STEPS: tuple[PreprocessStep, ...] = (
+    ResampleInPlane(step="resample_in_plane", rows=GRID, columns=GRID, pixel_mm=PIXEL_MM),
+    AverageSlabs(step="average_slabs", thickness_mm=SLAB_MM, max_slabs=64),
+)
+"""From slices to slabs in HU."""
+
+CHANNEL_STEPS: tuple[PreprocessStep, ...] = (
+    WindowChannels(
+        step="window_channels",
+        windows=(
+            Window(low=0, high=80),  # brain
+            Window(low=-20, high=180),  # blood against calcification, next to bone
+            Window(low=-1000, high=1400),  # air, tissue, bone
+        ),
+    ),
+    NeighbourSlabs(step="neighbour_slabs", radius=NEIGHBOURS),
+)
+"""From slabs to the network's channels."""
+
+CHANNELS = 3 * (2 * NEIGHBOURS + 1)
+INPUT = TensorRule(name="slabs", dtype="float32", shape=(-1, CHANNELS, GRID, GRID))
+OUTPUT = TensorRule(name="logit", dtype="float32", shape=(-1,))
+
+DISCLAIMER = (
+    "Demonstration on synthetic phantoms. It has seen no patient, is not a cleared medical device "
+    "and must not be used for patients."
+)
+
+SELECTION = SelectionRules(
+    modalities=("CT",),
+    sop_class_uids=(CTImageStorage,),
+    image_type_required=("ORIGINAL", "PRIMARY", "AXIAL"),
+    body_parts=("HEAD", "BRAIN", "SKULL"),
+    min_images=10,
+    prefer=("soft_kernel", "most_images"),
+    soft_kernels=(
+        r"^(soft|standard|stnd)$",
+        r"^[hj]r?[234]\d",
+        r"^u[abc]$",
+        r"^fc[26]\d$",
+    ),
+)
+GATE = GateRules(
+    slice_thickness_mm=(0.3, 6.0),
+    slice_spacing_mm=(0.3, 6.0),
+    pixel_spacing_mm=(0.2, 2.0),
+    coverage_mm=(60.0, 300.0),
+    max_gantry_tilt_deg=1.0,
+    contrast="forbidden",
+    lossy="forbidden",
+    orientation="axial",
+    max_obliquity_deg=20.0,
+)
+
+
+def manifest(calibration: Calibration, operating_point: OperatingPoint) -> ModelPackage:
+    """The package around a trained network."""
+    return ModelPackage(
+        name="head_ct_phantom",
+        version=VERSION,
+        title="ICH",
+        intended_use=(
+            "Shows on synthetic head CT phantoms how a triage model runs on this device: flags "
+            "non-contrast head CT series in which a hyperdense lesion like an acute intracranial "
+            "haemorrhage was drawn. For demonstrations, tests and load measurements only."
+        ),
+        disclaimer=DISCLAIMER,
+        demonstration=True,
+        urgency=Urgency.CRITICAL,
+        procedure=Code(value="303653007", scheme="SCT", meaning="CT of head"),
+        selection=SELECTION,
+        gate=GATE,
+        preprocess=SLAB_STEPS + CHANNEL_STEPS,
+        input=INPUT,
+        output=FindingOutput(
+            tensor=OUTPUT,
+            finding=Code(value="1386000", scheme="SCT", meaning="Intracranial hemorrhage"),
+            aggregation=Aggregation(top=TOP_SLABS),
+            calibration=calibration,
+            operating_point=operating_point,
+        ),
+    )
