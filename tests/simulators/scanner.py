@@ -39,7 +39,7 @@ class Scanner:
     node: PeerAddress
     folder: Path
     rng: random.Random
-    longest_pause_s: float = 0.3
+    longest_pause_s: float = 0.2
     studies: list[PushedStudy] = field(default_factory=list)
     stored: dict[str, Path] = field(default_factory=dict)
     """By SOP Instance UID: what the node answered Success for."""
