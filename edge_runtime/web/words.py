@@ -90,6 +90,16 @@ SILENT_WORDS: Mapping[Role, str] = MappingProxyType(
 )
 
 
+_SENT_WORDS: Mapping[Channel, str] = MappingProxyType(
+    {
+        # C-STORE has no further confirmation to wait for (docs/decisions/0008).
+        Channel.STRUCTURED_REPORT: "Accepted by the PACS",
+        Channel.FORWARD: "Accepted by the PACS",
+        Channel.TELEMETRY: "Sent, not confirmed yet",
+    }
+)
+
+
 def delivery_words(delivery: DeliveryView) -> str:
     """Say how far a delivery got."""
     tries = "1 attempt" if delivery.attempts == 1 else f"{delivery.attempts} attempts"
@@ -97,7 +107,7 @@ def delivery_words(delivery: DeliveryView) -> str:
     if delivery.state is DeliveryState.CONFIRMED:
         return "Delivered and confirmed"
     if delivery.state is DeliveryState.SENT:
-        return "Sent, not confirmed yet"
+        return _SENT_WORDS[delivery.channel]
     if delivery.state is DeliveryState.DEAD:
         return f"Given up after {tries}{problem}"
     if delivery.attempts == 0:

@@ -105,7 +105,7 @@ def test_wall_times_are_told_in_the_given_zone() -> None:
             "no_answer",
             "Not delivered yet, 3 attempts (last problem: no_answer)",
         ),
-        (DeliveryState.SENT, 1, None, "Sent, not confirmed yet"),
+        (DeliveryState.SENT, 1, None, "Accepted by the PACS"),
         (DeliveryState.CONFIRMED, 1, None, "Delivered and confirmed"),
         (DeliveryState.DEAD, 1, "refused", "Given up after 1 attempt (last problem: refused)"),
     ],
@@ -117,3 +117,10 @@ def test_every_state_of_a_delivery_has_words(
         channel=Channel.STRUCTURED_REPORT, state=state, attempts=attempts, error_code=error_code
     )
     assert words.delivery_words(delivery) == said
+
+
+def test_telemetry_that_was_sent_waits_for_the_broker() -> None:
+    delivery = DeliveryView(
+        channel=Channel.TELEMETRY, state=DeliveryState.SENT, attempts=1, error_code=None
+    )
+    assert words.delivery_words(delivery) == "Sent, not confirmed yet"
