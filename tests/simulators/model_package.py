@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from engines.loading import LoadedPackage, load_package
 from engines.writing import write_checksums
+from simulators.model_card import CARD_TOML
 
 _MANIFEST = """
 name = "{name}"
@@ -54,65 +55,6 @@ calibration = {{ slope = 1.0, intercept = 0.0 }}
 operating_point = {{ threshold = 0.5, allowed = [0.4, 0.6] }}
 """
 
-_CARD = """
-disclaimers = ["Not for patients."]
-
-[developer]
-name = "Tests"
-contact = "None"
-
-[release]
-stage = "demonstration"
-date = 2025-01-31
-availability = "Nowhere"
-regulatory_approval = "None."
-
-[summary]
-text = "Finds brightness."
-keywords = ["test"]
-
-[uses]
-intended_use_and_workflow = "Tests."
-primary_users = "Tests."
-how_to_use = "Run the tests."
-target_population = "None."
-out_of_scope = ["Patients."]
-
-[warnings]
-cautions = ["It is a test."]
-risks_and_limitations = ["It knows nothing."]
-biases = ["Unknown."]
-clinical_risk_level = "None"
-
-[system]
-outputs = "A logit."
-model_type = "A mean."
-input_data_source = "Generated."
-data_types = "Numbers."
-training_data = "None."
-bias_mitigation = "None."
-maintenance = "None."
-security = "None."
-transparency = "All."
-
-[transparency]
-funding = "None."
-stakeholders = "None."
-
-[resources]
-patient_consent = "None needed."
-"""
-
-_METRIC = """
-[metrics.{kind}]
-goal = "Show the form."
-estimates = ["sensitivity"]
-interpretation = "None."
-test_type = "Internal"
-testing_data = "Generated."
-validation = "None: it is a form."
-"""
-
 
 def write_model_package(
     folder: Path, *, name: str = "bright", golden_error: float = 0.0
@@ -125,9 +67,7 @@ def write_model_package(
     files = {
         "model.onnx": model,
         "package.toml": _MANIFEST.format(name=name).encode(),
-        "card.toml": "".join(
-            [_CARD, *(_METRIC.format(kind=kind) for kind in ("usefulness", "fairness", "safety"))]
-        ).encode(),
+        "card.toml": CARD_TOML.encode(),
         "evaluation.json": _evaluation(model),
         "golden/inputs.npz": _npz("slices", inputs),
         "golden/outputs.npz": _npz("logits", outputs),

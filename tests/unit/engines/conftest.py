@@ -14,6 +14,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from simulators.model_card import CARD_TOML
 
 from engines.checksums import VerifiedFile
 from engines.writing import write_checksums
@@ -62,67 +63,6 @@ finding = { value = "1386000", scheme = "SCT", meaning = "Intracranial haemorrha
 aggregation = { top = 2 }
 calibration = { slope = 2.0, intercept = 0.0 }
 operating_point = { threshold = 0.5, allowed = [0.4, 0.6] }
-"""
-
-_METRIC = """
-goal = "Show the form."
-estimates = ["sensitivity"]
-interpretation = "None."
-test_type = "Internal"
-testing_data = "Generated."
-validation = "None: it is a form."
-"""
-
-CARD_TOML = f"""
-disclaimers = ["Not for patients."]
-
-[developer]
-name = "Tests"
-contact = "None"
-
-[release]
-stage = "demonstration"
-date = 2025-01-31
-availability = "Nowhere"
-regulatory_approval = "None."
-
-[summary]
-text = "Finds brightness."
-keywords = ["test"]
-
-[uses]
-intended_use_and_workflow = "Tests."
-primary_users = "Tests."
-how_to_use = "Run the tests."
-target_population = "None."
-out_of_scope = ["Patients."]
-
-[warnings]
-cautions = ["It is a test."]
-risks_and_limitations = ["It knows nothing."]
-biases = ["Unknown."]
-clinical_risk_level = "None"
-
-[system]
-outputs = "A logit."
-model_type = "A mean."
-input_data_source = "Generated."
-data_types = "Numbers."
-training_data = "None."
-bias_mitigation = "None."
-maintenance = "None."
-security = "None."
-transparency = "All."
-
-[transparency]
-funding = "None."
-stakeholders = "None."
-
-[metrics.usefulness]{_METRIC}
-[metrics.fairness]{_METRIC}
-[metrics.safety]{_METRIC}
-[resources]
-patient_consent = "None needed."
 """
 
 
