@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from datetime import timezone
 from io import BytesIO
 from pathlib import Path
 from threading import Event
@@ -16,70 +15,22 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
+from simulators.reporting import DEVICE, PACKAGE
 
 from dicom_node.headers import read_headers
 from dicom_node.requestor import PeerAddress, RequestorTimeouts
 from edge_runtime.errors import DeliveryError
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.delivery import Channel
-from edge_runtime.outputs.contract import Receipt, ReportingDevice
+from edge_runtime.outputs.contract import Receipt
 from edge_runtime.outputs.forward import ForwardSink
 from edge_runtime.outputs.report_sink import ReportSink
 from edge_runtime.outputs.structured_report import render_report
 from edge_runtime.store.deliveries import DecidedAnalysis, DeliveryJob, StudyInstance
-from engines.package import (
-    Calibration,
-    Code,
-    FindingOutput,
-    GateRules,
-    ModelPackage,
-    OperatingPoint,
-    SelectionRules,
-    TensorRule,
-    Urgency,
-    Window,
-    WindowChannels,
-)
 
 pytestmark = pytest.mark.peer
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 TIMEOUTS = RequestorTimeouts(connect_s=10.0, association_s=20.0, answer_s=30.0)
-DEVICE = ReportingDevice(
-    token="0123456789abcdef",
-    name="CT room 2",
-    manufacturer="edge-triage",
-    model_name="edge-triage",
-    serial_number="0123456789abcdef",
-    software_version="0.1.0",
-    timezone=timezone.utc,
-)
-
-
-def _tensor(*shape: int) -> TensorRule:
-    return TensorRule(name="t", dtype="float32", shape=shape)
-
-
-PACKAGE = ModelPackage(
-    name="head_ct",
-    version="1.2.3",
-    title="ICH",
-    intended_use="Tests",
-    disclaimer="Reads phantoms only.",
-    demonstration=True,
-    urgency=Urgency.CRITICAL,
-    procedure=Code(value="24725-4", scheme="LN", meaning="CT Head"),
-    selection=SelectionRules(modalities=("CT",), sop_class_uids=(CT_IMAGE,)),
-    gate=GateRules(),
-    preprocess=(WindowChannels(step="window_channels", windows=(Window(low=0.0, high=80.0),)),),
-    input=_tensor(-1, 1, -1, -1),
-    output=FindingOutput(
-        tensor=_tensor(-1, 1),
-        finding=Code(value="1386000", scheme="SCT", meaning="Intracranial hemorrhage"),
-        calibration=Calibration(slope=1.0, intercept=0.0),
-        operating_point=OperatingPoint(threshold=0.5, allowed=(0.3, 0.7)),
-    ),
-)
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta, timezone
 from typing import Any
 
 import pytest
 from pydicom.uid import Comprehensive3DSRStorage
 from pynetdicom import AE, evt
+from simulators.reporting import CT_IMAGE, DEVICE, PACKAGE
 
 from dicom_node.instance import InstanceHeader, StudyIdentity
 from dicom_node.requestor import PeerAddress, RequestorTimeouts
@@ -18,63 +19,19 @@ from edge_runtime.model.delivery import Channel
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.outputs.contract import ReportingDevice
 from edge_runtime.store.deliveries import DecidedAnalysis, DeliveryJob, StudyInstance
-from engines.package import (
-    Calibration,
-    Code,
-    FindingOutput,
-    GateRules,
-    ModelPackage,
-    OperatingPoint,
-    SelectionRules,
-    TensorRule,
-    Urgency,
-    Window,
-    WindowChannels,
-)
+from engines.package import ModelPackage
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 DOSE_REPORT = "1.2.840.10008.5.1.4.1.1.88.67"
-
-
-def _tensor(*shape: int) -> TensorRule:
-    return TensorRule(name="t", dtype="float32", shape=shape)
 
 
 @pytest.fixture
 def package() -> ModelPackage:
-    return ModelPackage(
-        name="head_ct",
-        version="1.2.3",
-        title="ICH",
-        intended_use="Tests",
-        disclaimer="Reads phantoms only.",
-        demonstration=True,
-        urgency=Urgency.CRITICAL,
-        procedure=Code(value="24725-4", scheme="LN", meaning="CT Head"),
-        selection=SelectionRules(modalities=("CT",), sop_class_uids=(CT_IMAGE,)),
-        gate=GateRules(),
-        preprocess=(WindowChannels(step="window_channels", windows=(Window(low=0.0, high=80.0),)),),
-        input=_tensor(-1, 1, -1, -1),
-        output=FindingOutput(
-            tensor=_tensor(-1, 1),
-            finding=Code(value="1386000", scheme="SCT", meaning="Intracranial hemorrhage"),
-            calibration=Calibration(slope=1.0, intercept=0.0),
-            operating_point=OperatingPoint(threshold=0.5, allowed=(0.3, 0.7)),
-        ),
-    )
+    return PACKAGE
 
 
 @pytest.fixture
 def device() -> ReportingDevice:
-    return ReportingDevice(
-        token="0123456789abcdef",
-        name="CT room 2",
-        manufacturer="edge-triage",
-        model_name="edge-triage",
-        serial_number="0123456789abcdef",
-        software_version="0.1.0",
-        timezone=timezone(timedelta(hours=2)),
-    )
+    return replace(DEVICE, timezone=timezone(timedelta(hours=2)))
 
 
 @pytest.fixture
