@@ -10,8 +10,8 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -48,7 +48,7 @@ _MAX_PDU_BYTES = 1 << 20
 _PDU_HEADER = struct.Struct(">BBLLB")
 _P_DATA_TF = 0x04
 _MAX_MESSAGE_ID = 0xFFFF
-_REACTOR_POLL_S = 0.0001
+_REACTOR_POLL_S = 0.01
 _TRANSIENT = 0x02
 
 
@@ -105,6 +105,8 @@ class Connection:
         """
         silence_dicom_libraries()
         self._association = _associate(peer, calling_ae_title, pairs, timeouts)
+        self._checkpoint = _Checkpoint()
+        self._association._reactor_checkpoint = cast("Any", self._checkpoint)  # noqa: SLF001  no public way
         self._message_id = 0
         self.accepted: Mapping[ContextPair, int] = {
             (str(context.abstract_syntax), str(context.transfer_syntax[0])): cast(
@@ -120,7 +122,8 @@ class Connection:
 
     def close(self) -> None:
         """Release the association; a second call does nothing."""
-        self._association.release()
+        with self._paused_reactor():
+            self._association.release()
 
     def echo(self) -> None:
         """C-ECHO.
@@ -129,7 +132,8 @@ class Connection:
             AssociationLostError: No good answer came.
         """
         try:
-            status = self._association.send_c_echo().get("Status")
+            with self._paused_reactor():
+                status = self._association.send_c_echo().get("Status")
         except (RuntimeError, ValueError) as error:
             raise AssociationLostError("the peer does not offer C-ECHO") from error
         if status != 0:
@@ -149,7 +153,7 @@ class Connection:
         if context_id is None:
             raise ContextRejectedError("the peer does not take this class in this syntax")
         self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
-        with _paused_reactor(self._association):
+        with self._paused_reactor():
             try:
                 self._transmit(_message(outgoing, self._message_id), context_id)
             except OSError as error:
@@ -162,6 +166,15 @@ class Connection:
             self._association.abort(block=False)
             raise AssociationLostError("the association ended, or timed out, before the answer")
         return status
+
+    @contextmanager
+    def _paused_reactor(self) -> Iterator[None]:
+        """Keep pynetdicom's thread from taking the answer."""
+        self._checkpoint.hold(self._association.is_alive)
+        try:
+            yield
+        finally:
+            self._checkpoint.set()
 
     def _transmit(self, message: C_STORE_RQ, context_id: int) -> None:
         """Write a message to the socket as P-DATA-TF PDUs (PS3.8 9.3.5).
@@ -197,16 +210,44 @@ def _message(outgoing: Outgoing, message_id: int) -> C_STORE_RQ:
     return message
 
 
-@contextmanager
-def _paused_reactor(association: Association) -> Iterator[None]:
-    """Keep pynetdicom's thread from taking the answer, as its own ``send_*`` methods do."""
-    association._reactor_checkpoint.clear()  # noqa: SLF001  no public way
-    while not association._is_paused:  # noqa: SLF001  same
-        time.sleep(_REACTOR_POLL_S)
-    try:
-        yield
-    finally:
-        association._reactor_checkpoint.set()  # noqa: SLF001  same
+class _Checkpoint:
+    """Where pynetdicom's thread stands while another thread uses its association.
+
+    Stock pynetdicom says that its thread is paused a moment before it is. If the thread goes on in
+    that moment, it takes the next answer for itself, and who asked waits until the timeout. Here
+    being held and going on are told apart under one lock.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_open = True
+        self._is_held = False
+
+    def set(self) -> None:
+        """Let the thread go on."""
+        with self._changed:
+            self._is_open = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Stop the thread when it comes by."""
+        with self._changed:
+            self._is_open = False
+
+    def wait(self) -> None:
+        """Stand here until the way is open; called by pynetdicom's thread."""
+        with self._changed:
+            self._is_held = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_open)
+            self._is_held = False
+
+    def hold(self, is_alive: Callable[[], bool]) -> None:
+        """Stop the thread and wait until it stands here, or has ended."""
+        with self._changed:
+            self._is_open = False
+            while not self._is_held and is_alive():
+                self._changed.wait(_REACTOR_POLL_S)
 
 
 class _RequestorSocket(ClosingSocket):

@@ -2,14 +2,15 @@
 
 The only module that imports ``onnxruntime``. It registers no custom operators, reads no file but
 the verified model, and offers one execution provider, so that there is nothing to fall back to.
+It tells its maker nothing: its own telemetry is off before it is loaded.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
-import onnxruntime  # type: ignore[import-untyped]  # it ships no types
 from numpy.typing import NDArray
 
 from engines.checksums import MAX_FILE_BYTES, VerifiedFile
@@ -24,6 +25,12 @@ from engines.contract import (
     TensorSpec,
 )
 from engines.errors import EngineLoadError, EngineStateError
+
+# From 1.29 on the official builds for Linux give each machine a persistent id and report processes
+# and models to Microsoft. disable_telemetry_events() comes too late: importing sends the first.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime  # type: ignore[import-untyped]  # it ships no types
 
 PROVIDER = "CPUExecutionProvider"
 

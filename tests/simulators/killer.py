@@ -1,4 +1,4 @@
-"""Kills processes of one device, and of no other, as a power cut or the kernel's OOM killer does."""
+"""Kills processes of one device, and of no other, as the kernel does when memory runs out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Killer:
     """Sends SIGKILL at random moments; ``kills`` counts the processes by role."""
 
     site: Site
-    rng: random.Random
+    seed: int
     longest_gap_s: float
     at_work_part: float = 0.8
     """This part of the victims has begun to work; the others may still be starting."""
@@ -41,6 +41,10 @@ class Killer:
     kills: Counter[Role] = field(default_factory=Counter)
     kills_at_work: int = 0
     device_kills: int = 0
+    rng: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
 
     def wait_a_moment(self) -> None:
         """Let a random time pass."""

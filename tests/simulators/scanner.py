@@ -1,4 +1,4 @@
-"""A scanner that pushes small CT studies and keeps each image until the node has answered for it."""
+"""A scanner that pushes small CT studies and keeps each image until the node has it."""
 
 from __future__ import annotations
 
@@ -38,18 +38,21 @@ class Scanner:
 
     node: PeerAddress
     folder: Path
-    rng: random.Random
+    seed: int
     longest_pause_s: float = 0.2
     studies: list[PushedStudy] = field(default_factory=list)
     stored: dict[str, Path] = field(default_factory=dict)
     """By SOP Instance UID: what the node answered Success for."""
-    lost_associations: int = 0
+    rng: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
 
     def push_until(self, stop: threading.Event) -> None:
         """Push studies until ``stop``, then finish the last; of some the last image comes late."""
         held: tuple[Path, ...] = ()
         while not stop.is_set():
-            study = self.draw()
+            study = self.draw(is_bright=self.rng.random() < 0.5)
             late = 1 if self.rng.random() < 0.25 else 0
             self.push(study.paths[: SLICES - late])
             self.push(held)
@@ -57,13 +60,12 @@ class Scanner:
             stop.wait(self.rng.uniform(0, self.longest_pause_s))
         self.push(held)
 
-    def draw(self) -> PushedStudy:
+    def draw(self, *, is_bright: bool) -> PushedStudy:
         """Write the files of the next study."""
         number = len(self.studies) + 1
         uid = f"1.2.3.{number}"
         folder = self.folder / str(number)
         folder.mkdir(parents=True)
-        is_bright = self.rng.random() < 0.5
         paths = []
         for slice_number in range(1, SLICES + 1):
             paths.append(folder / f"{uid}.1.{slice_number}")
@@ -94,7 +96,6 @@ class Scanner:
                     timeouts=_TIMEOUTS,
                 )
             except DicomNodeError:
-                self.lost_associations += 1
                 pause.wait(_AGAIN_S)
 
     def _note(self, result: SendResult) -> None:

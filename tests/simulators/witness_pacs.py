@@ -14,12 +14,16 @@ AE_TITLE = "WITNESS"
 
 
 class WitnessPacs(FolderArchive):
-    """Use it like ``FolderArchive``; ``digests`` has each data set's digest, by SOP Instance UID."""
+    """Like ``FolderArchive``; ``digests`` has those of all data sets, by SOP Instance UID."""
 
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder, ae_title=AE_TITLE, port=port)
         self.digests: defaultdict[str, list[str]] = defaultdict(list)
+
+    def __enter__(self) -> WitnessPacs:
+        super().__enter__()
+        return self
 
     @property
     def address(self) -> PeerAddress:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ from dicom_node.errors import (
     StoreRefusedError,
 )
 from dicom_node.instance import StoredInstance
-from dicom_node.requestor import PeerAddress, RequestorTimeouts
+from dicom_node.requestor import PeerAddress, RequestorTimeouts, _Checkpoint
 from dicom_node.scp import StorageNode
 from dicom_node.scu import (
     Sender,
@@ -237,3 +238,30 @@ def _data_set(path: Path) -> bytes:
     source = outgoing_file(path).data_set
     assert not isinstance(source, bytes)
     return path.read_bytes()[source[1] :]
+
+
+def test_a_held_thread_takes_nothing_until_it_may_go_on() -> None:
+    checkpoint = _Checkpoint()
+    passed: list[None] = []
+    done = threading.Event()
+
+    def pass_by() -> None:
+        while not done.is_set():
+            checkpoint.wait()
+            passed.append(None)
+
+    thread = threading.Thread(target=pass_by, name="passer-by")
+    thread.start()
+    try:
+        for _ in range(500):
+            checkpoint.hold(thread.is_alive)
+            before = len(passed)
+            assert not done.wait(0.0002)  # time in which it would go on if it could
+            assert len(passed) == before
+            checkpoint.set()
+    finally:
+        done.set()
+        checkpoint.set()
+        thread.join()
+    checkpoint.hold(thread.is_alive)
+    assert passed

@@ -204,3 +204,28 @@ def test_a_missing_library_is_named_with_its_remedy(
     monkeypatch.delitem(sys.modules, "engines.onnxruntime_engine", raising=False)
     with pytest.raises(EngineUnavailableError, match="pip install onnxruntime"):
         open_engine(Backend.ONNXRUNTIME, file, EngineOptions())
+
+
+def test_loading_the_back_end_leaves_no_trace_of_its_makers_telemetry(tmp_path: Path) -> None:
+    """Official builds make a persistent device id and start an uploader as they are imported."""
+    environment = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    script = (
+        "import engines.onnxruntime_engine, pathlib;"
+        "print(len(list(pathlib.Path('/proc/self/task').iterdir())))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) == int(_threads_after_importing_numpy())
+    assert list(tmp_path.iterdir()) == []
+
+
+def _threads_after_importing_numpy() -> str:
+    script = "import numpy, pathlib; print(len(list(pathlib.Path('/proc/self/task').iterdir())))"
+    return subprocess.run(
+        [sys.executable, "-c", script], env={}, capture_output=True, text=True, check=True
+    ).stdout
