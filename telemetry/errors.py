@@ -80,3 +80,7 @@ class BrokerUnreachableError(PeerError):
             "and firewall; messages wait in the outbox meanwhile."
         )
         self.reason = reason
+
+
+class ConfirmLaterError(TelemetryError):
+    """The caller of the publisher cannot note a confirmation yet: it is to be asked again."""

@@ -27,7 +27,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from telemetry.errors import BrokerUnreachableError, DeviceError
+from telemetry.errors import BrokerUnreachableError, ConfirmLaterError, DeviceError
 from telemetry.events import BirthEvent, DirectEvent, Presence, StateEvent, truncate_to_hour
 from telemetry.flight import FIRST_ERROR_CODE, BackOff, Flight, Verdict, judge
 from telemetry.guard import (
@@ -409,7 +409,8 @@ class Publisher:
         try:
             self._on_confirmed(tuple(row.event_key for row in rows))
         except Exception as error:  # noqa: BLE001 - the caller's code; asked again later
-            _log.warning("telemetry.confirmation_failed", error=type(error).__name__)
+            if not isinstance(error, ConfirmLaterError):
+                _log.warning("telemetry.confirmation_failed", error=type(error).__name__)
             self._confirm_again_s = time.monotonic() + self._settings.backoff_min_s
             return
         self._outbox.delete([row.row_id for row in rows])

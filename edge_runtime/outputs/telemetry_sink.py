@@ -23,7 +23,7 @@ from edge_runtime.store.deliveries import (
     confirm_delivery,
     delivery_state,
 )
-from telemetry.errors import DeviceError, EgressRefusedError
+from telemetry.errors import ConfirmLaterError, DeviceError, EgressRefusedError
 from telemetry.outbox import Outbox, OutboxItem
 
 _KEY = "delivery-"
@@ -83,7 +83,7 @@ class TelemetryDeliveries:
         """Confirm what the broker acknowledged.
 
         Raises:
-            DeliveryError: the courier has not noted yet that it sent one of them; ask again.
+            ConfirmLaterError: the courier has not noted yet that it sent one of them.
         """
         for delivery_id in _delivery_ids(event_keys):
             if not confirm_delivery(self._connection, delivery_id, self._clock.now()):
@@ -98,7 +98,7 @@ class TelemetryDeliveries:
 
     def _check_settled(self, delivery_id: int) -> None:
         if delivery_state(self._connection, delivery_id) is DeliveryState.PENDING:
-            raise DeliveryError("acknowledged before it was noted as sent", code="NOT_NOTED")
+            raise ConfirmLaterError("acknowledged before it was noted as sent")
 
     @property
     def _connection(self) -> sqlite3.Connection:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from types import TracebackType
 
 SUPERVISOR_VARIABLE = "EDGE_TRIAGE_SUPERVISOR_PID"
@@ -57,10 +57,11 @@ class Message:
 
 
 class NotifySocket:
-    """The supervisor's end."""
+    """The supervisor's end: an abstract socket (unix(7)), which a kill cannot leave behind."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self) -> None:
+        self.address = f"@edge-triage-{os.getpid()}-{secrets.token_hex(8)}"
+        """What NOTIFY_SOCKET says; ``@`` stands for the leading zero byte."""
         self._socket = socket.socket(
             socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         )
@@ -68,7 +69,7 @@ class NotifySocket:
     def __enter__(self) -> NotifySocket:
         """Listen."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._socket.bind(str(self.path))
+        self._socket.bind("\0" + self.address[1:])
         return self
 
     def __exit__(
@@ -77,9 +78,8 @@ class NotifySocket:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop listening and remove the socket."""
+        """Stop listening; the name goes with the socket."""
         self._socket.close()
-        self.path.unlink(missing_ok=True)
 
     def fileno(self) -> int:
         """Return the descriptor, for ``select``."""

@@ -7,7 +7,6 @@ import os
 import select
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -37,14 +36,11 @@ class Supervisor:
     def run(self, stop: threading.Event) -> int:
         """Supervise until ``stop``, then stop every process; 0 when none had to be killed."""
         killed = 0
-        with (
-            tempfile.TemporaryDirectory(prefix="edge-triage-") as folder,
-            NotifySocket(Path(folder) / "notify") as notices,
-        ):
+        with NotifySocket() as notices:
             try:
                 while not (stop.is_set() and not self._children):
                     self._observe(notices)
-                    killed += self._act(notices.path, stopping=stop.is_set())
+                    killed += self._act(notices.address, stopping=stop.is_set())
                     select.select([notices], [], [], _TICK_S)
             finally:
                 for child in self._children.values():
@@ -78,7 +74,7 @@ class Supervisor:
         self._seen[service.role] = Observed(failures=failures, ended_s=now_s)
         del self._children[service.role]
 
-    def _act(self, socket_path: Path, *, stopping: bool) -> int:
+    def _act(self, notify_address: str, *, stopping: bool) -> int:
         killed = 0
         for service in self._services:
             now_s = time.monotonic()
@@ -87,7 +83,7 @@ class Supervisor:
                 service, seen, now_s=now_s, stopping=stopping, stop_grace_s=self._stop_grace_s
             )
             if action is Action.START:
-                self._start(service, socket_path, now_s)
+                self._start(service, notify_address, now_s)
             elif action is Action.TERMINATE:
                 self._children[service.role].terminate()
                 self._seen[service.role] = dataclasses.replace(seen, terminated_s=now_s)
@@ -98,10 +94,10 @@ class Supervisor:
                 killed += stopping
         return killed
 
-    def _start(self, service: Service, socket_path: Path, now_s: float) -> None:
+    def _start(self, service: Service, notify_address: str, now_s: float) -> None:
         failures = self._seen[service.role].failures
         try:
-            child = self._spawn(service, socket_path)
+            child = self._spawn(service, notify_address)
         except OSError as error:  # no memory, no descriptors: later there may be
             _log.error("process.not_started", role=service.role.value, error=error.errno)
             self._seen[service.role] = Observed(failures=failures + 1, ended_s=now_s)
@@ -110,7 +106,7 @@ class Supervisor:
         self._seen[service.role] = Observed(alive=True, started_s=now_s, failures=failures)
         _log.info("process.started", role=service.role.value, pid=child.pid)
 
-    def _spawn(self, service: Service, socket_path: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self, service: Service, notify_address: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
                 sys.executable,
@@ -122,7 +118,7 @@ class Supervisor:
             ],
             env={
                 **os.environ,
-                "NOTIFY_SOCKET": str(socket_path),
+                "NOTIFY_SOCKET": notify_address,
                 SUPERVISOR_VARIABLE: str(os.getpid()),
             },
             stdin=subprocess.DEVNULL,

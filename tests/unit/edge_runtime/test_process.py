@@ -62,13 +62,13 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[int, list[dict[str, Any]]]:
 
 
 def test_the_first_sigterm_stops_the_work_and_the_process_exits_0(
-    config: Path, state_dir: Path, tmp_path: Path
+    config: Path, state_dir: Path
 ) -> None:
     heard: list[Notice] = []
     with (
-        NotifySocket(tmp_path / "notify") as notices,
+        NotifySocket() as notices,
         _process(
-            config, "simulators.supervised:run_well", NOTIFY_SOCKET=str(notices.path)
+            config, "simulators.supervised:run_well", NOTIFY_SOCKET=notices.address
         ) as process,
     ):
 
@@ -163,7 +163,7 @@ class _Heard:
             Role.NODE,
             self.database,
             self.clock,
-            Notifier({"NOTIFY_SOCKET": str(notices.path)}),
+            Notifier({"NOTIFY_SOCKET": notices.address}),
             interval_s=2.0,
         )
 
@@ -173,7 +173,7 @@ class _Heard:
 
 @pytest.fixture
 def heard(tmp_path: Path) -> Iterator[_Heard]:
-    with NotifySocket(tmp_path / "notify") as notices:
+    with NotifySocket() as notices:
         made = _Heard(tmp_path, notices)
         yield made
         if made.pulse._connection is not None:

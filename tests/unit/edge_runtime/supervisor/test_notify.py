@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +12,8 @@ from edge_runtime.supervisor.notify import Message, Notice, Notifier, NotifySock
 
 
 @pytest.fixture
-def listening(tmp_path: Path) -> Iterator[NotifySocket]:
-    with NotifySocket(tmp_path / "notify") as opened:
+def listening() -> Iterator[NotifySocket]:
+    with NotifySocket() as opened:
         yield opened
 
 
@@ -25,11 +23,11 @@ def _notifier(address: object) -> Notifier:
 
 def _send_raw(listening: NotifySocket, data: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.sendto(data, str(listening.path))
+        sender.sendto(data, "\0" + listening.address[1:])
 
 
 def test_notices_arrive_in_order_with_the_senders_process_id(listening: NotifySocket) -> None:
-    notifier = _notifier(listening.path)
+    notifier = _notifier(listening.address)
     for notice in Notice:
         notifier.send(notice)
     assert list(listening.receive()) == [
@@ -45,7 +43,7 @@ def test_the_kernel_names_the_sender(listening: NotifySocket) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "NOTIFY_SOCKET": str(listening.path)},
+        env={**os.environ, "NOTIFY_SOCKET": str(listening.address)},
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -75,7 +73,7 @@ def test_an_abstract_address_as_systemd_may_give_it_is_reached() -> None:
 
 
 def test_a_supervisor_that_does_not_read_blocks_nobody(listening: NotifySocket) -> None:
-    notifier = _notifier(listening.path)
+    notifier = _notifier(listening.address)
     for _ in range(10_000):
         notifier.send(Notice.ALIVE)
     assert 0 < len(list(listening.receive())) < 10_000
@@ -92,9 +90,12 @@ def test_without_the_variable_nothing_happens() -> None:
     Notifier({}).send(Notice.READY)
 
 
-def test_the_socket_is_gone_afterwards(tmp_path: Path) -> None:
-    with NotifySocket(tmp_path / "notify") as opened:
+def test_the_socket_is_gone_afterwards() -> None:
+    with NotifySocket() as opened:
         assert opened.fileno() >= 0
-    assert list(tmp_path.iterdir()) == []
-    with contextlib.suppress(FileNotFoundError):
-        _notifier(tmp_path / "notify").send(Notice.READY)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+        pytest.raises(ConnectionRefusedError),
+    ):
+        sender.sendto(b"READY=1", "\0" + opened.address[1:])
+    _notifier(opened.address).send(Notice.READY)

@@ -1,0 +1,9 @@
+"""For every test: libraries that report home are told not to, before anything imports them."""
+
+from __future__ import annotations
+
+import os
+
+# The product sets it itself (engines/onnxruntime_engine.py), which a test shows in a process of
+# its own; this is for tests that import onnxruntime directly.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
