@@ -1,0 +1,15 @@
+"""``edge-triage bench``: how fast this device is, and what it needs, on this machine."""
+
+from __future__ import annotations
+
+import typer
+
+from tools.bench.pipeline import pipeline
+
+app = typer.Typer(help="Measure this device on this machine.", no_args_is_help=True)
+app.command("pipeline")(pipeline)
+
+
+@app.callback()
+def _group() -> None:
+    """Measure this device on this machine."""

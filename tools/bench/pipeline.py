@@ -1,0 +1,70 @@
+"""``edge-triage bench pipeline``: from the last image stored to the flag on the page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tools.bench.heads import SERIES_SLICES
+from tools.bench.machine import describe_machine
+from tools.bench.measure import Plan, measure
+from tools.bench.report import report, show
+from tools.console import JsonOption, err, explained_errors, out, print_json
+
+
+def _whole_series(slices: list[int] | None) -> list[int] | None:
+    if any(count > SERIES_SLICES and count % SERIES_SLICES for count in slices or ()):
+        raise typer.BadParameter(f"more than {SERIES_SLICES} must be a multiple of it")
+    return slices
+
+
+def pipeline(
+    *,
+    studies: Annotated[int, typer.Option(min=1, max=1_000, help="Studies that count.")] = 10,
+    slices: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            max=8_000,
+            callback=_whole_series,
+            help=f"Slices of a study; repeat for more sizes. Above {SERIES_SLICES}: a multiple.",
+        ),
+    ] = None,
+    warm_up: Annotated[
+        int, typer.Option(min=0, max=100, help="Studies before those that count.")
+    ] = 1,
+    associations: Annotated[int, typer.Option(min=1, max=32, help="At the same time.")] = 1,
+    images_per_s: Annotated[
+        float, typer.Option(min=0, help="The scanner's pace; 0 is as fast as it can.")
+    ] = 0.0,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model package: a shipped one's name, or a folder.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Push phantom studies to a device of its own, and time each until its flag is on the page."""
+    machine = describe_machine()
+    with explained_errors():
+        runs = [
+            measure(
+                Plan(
+                    slices=count,
+                    studies=studies,
+                    warm_up=warm_up,
+                    associations=associations,
+                    images_per_s=images_per_s,
+                    models=tuple(model or ("head_ct_phantom",)),
+                ),
+                _say,
+            )
+            for count in slices or (40, 400)
+        ]
+    if json:
+        print_json(report(machine, runs))
+    else:
+        show(out, machine, runs)
+
+
+def _say(text: str) -> None:
+    err.print(text, markup=False, soft_wrap=True)
