@@ -21,6 +21,7 @@ from types import FrameType, TracebackType
 
 import structlog
 
+from dicom_node.errors import NodeStartError
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.config.loading import load_settings
 from edge_runtime.config.settings import LoggingSettings, Settings
@@ -30,6 +31,8 @@ from edge_runtime.model.clock import Instant
 from edge_runtime.store.database import connect
 from edge_runtime.store.processes import Role, record_beat
 from edge_runtime.supervisor.notify import SUPERVISOR_VARIABLE, Notice, Notifier
+from engines.errors import ModelEngineError
+from telemetry.errors import TelemetryError
 
 _log = structlog.get_logger()
 _PR_SET_PDEATHSIG = 1
@@ -121,6 +124,9 @@ class RoleLock:
         os.close(self._handle)
 
 
+_EXPLAINED = (EdgeTriageError, NodeStartError, ModelEngineError, TelemetryError)
+"""Errors at a start whose text is the remedy; none of them quotes a study."""
+
 Entry = Callable[[Settings, threading.Event, Pulse], int]
 
 
@@ -160,8 +166,7 @@ def main(arguments: list[str]) -> int:
         return 1
     # Before numpy is loaded: more threads would take the node's cores and gain nothing here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    stop = threading.Event()
-    _set_on_signal(stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent acts
     notifier = Notifier()
     configure_logs(LoggingSettings(), process=role.value)  # until the file says how
     try:
@@ -175,9 +180,12 @@ def main(arguments: list[str]) -> int:
             notifier,
             interval_s=settings.device.heartbeat_s,
         )
+        # Loading takes seconds and holds nothing: until it is done, SIGTERM ends us at once.
+        entry = _load(entry_point)
+        stop = _stop_on_sigterm()
         with RoleLock(settings.device.state_dir, role.value):
-            code = _load(entry_point)(settings, stop, pulse)
-    except EdgeTriageError as error:
+            code = entry(settings, stop, pulse)
+    except _EXPLAINED as error:
         _log.error("process.refused", error=type(error).__name__, remedy=str(error))
         return 1
     except Exception:  # noqa: BLE001 - a process's main is a boundary: log, exit, be started again
@@ -193,12 +201,14 @@ def _load(entry_point: str) -> Entry:
     return entry
 
 
-def _set_on_signal(stop: threading.Event) -> None:
+def _stop_on_sigterm() -> threading.Event:
+    stop = threading.Event()
+
     def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
     signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent acts
+    return stop
 
 
 def _die_with_supervisor(environment: Mapping[str, str]) -> bool:

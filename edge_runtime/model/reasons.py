@@ -54,6 +54,7 @@ class ReasonCode(str, Enum):
     SEX_NOT_COVERED = "sex_not_covered"
     UNDECODABLE_PIXELS = "undecodable_pixels"
     PIXELS_TOO_LARGE = "pixels_too_large"
+    STUDY_TOO_LARGE = "study_too_large"
     # The device's own fault.
     IMAGES_LOST = "images_lost"
     ENGINE_FAILED = "engine_failed"
@@ -179,6 +180,9 @@ REASONS: Mapping[ReasonCode, ReasonEntry] = MappingProxyType(
         ),
         ReasonCode.PIXELS_TOO_LARGE: _not_analysed(
             "An image is larger than this device may decode."
+        ),
+        ReasonCode.STUDY_TOO_LARGE: _not_analysed(
+            "The study holds more images than this device may analyse."
         ),
         ReasonCode.IMAGES_LOST: _failed("The device can no longer read images that it stored."),
         ReasonCode.ENGINE_FAILED: _failed("The model could not be run."),

@@ -68,7 +68,7 @@ def check_size(work: Work) -> Work | Result:
     count = len(work.instances)
     if count > work.max_instances:
         detail = f"{count} images, at most {work.max_instances} allowed"
-        return Refused(reason=ReasonCode.PIXELS_TOO_LARGE, detail=detail)
+        return Refused(reason=ReasonCode.STUDY_TOO_LARGE, detail=detail)
     return work
 
 

@@ -215,6 +215,7 @@ def test_ctrl_c_stops_the_demonstration_and_leaves_nothing(
         os.killpg(command.process.pid, signal.SIGINT)
         command.process.wait(STOPS_S)
         assert time.monotonic() - started_s < STOPS_S
-        _, alive = psutil.wait_procs(descendants, timeout=0.5)
-        assert alive == []
+        _, left = psutil.wait_procs(descendants, timeout=0.5)
+        # A child that the signal met between fork and exec is dead, but nobody may have reaped it.
+        assert [item for item in left if item.status() != psutil.STATUS_ZOMBIE] == []
     assert list(temporary_folder.iterdir()) == []

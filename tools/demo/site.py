@@ -32,7 +32,7 @@ LOOPBACK = "127.0.0.1"
 AE_TITLE = "EDGETRIAGE"
 PACS_AE_TITLE = "DEMOPACS"
 _START_LIMIT_S = 60.0
-_STOP_LIMIT_S = 4.5  # Ctrl-C ends the demo within 5 s; what is not done by then is killed
+_STOP_LIMIT_S = 4.0  # Ctrl-C ends the demo within 5 s; what is not done by then is killed
 _POLL_S = 0.02
 
 

@@ -148,4 +148,4 @@ def real_data() -> Path:
     folder = os.environ.get("EDGE_TRIAGE_TEST_DATA")
     if not folder:
         pytest.skip("EDGE_TRIAGE_TEST_DATA is not set")
-    return Path(folder)
+    return Path(folder) / "dicom"

@@ -473,7 +473,7 @@ def test_a_study_with_too_many_images_is_refused(bench: WorkerBench) -> None:
     bench.use_rules(dataclasses.replace(bench.rules, max_instances=SLICES - 1))
     bench.store_study(SLICES)
     bench.work()
-    assert bench.analysis().reason is ReasonCode.PIXELS_TOO_LARGE
+    assert bench.analysis().reason is ReasonCode.STUDY_TOO_LARGE
     assert bench.analysis().reason_detail == f"{SLICES} images, at most {SLICES - 1} allowed"
 
 
