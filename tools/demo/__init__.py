@@ -12,9 +12,9 @@ import typer
 
 from edge_runtime.model.finding import TRIAGE_NOTICE
 from tools.console import EXIT_FAILED, err, explained_errors, print_json
-from tools.demo.live import push_until
+from tools.demo.live import push_until_stopped
 from tools.demo.once import push_fixed_set
-from tools.demo.site import Site
+from tools.demo.site import Site, StoppedError
 from tools.run import stop_on_signals
 
 
@@ -35,19 +35,25 @@ def demo(
     """Run a device, a PACS, a broker and a scanner that pushes phantom studies."""
     if data is not None and not once:
         raise typer.BadParameter("--data goes with --once")
+    stop = stop_on_signals()  # first: an exception that a signal raises anywhere could get lost
     with explained_errors(), _folder(keep) as folder:
         _say("starting a device, its worklist page and a PACS ...")
-        with Site(folder) as site:
-            _introduce(site)
-            if once:
-                report = push_fixed_set(site, data, _say)
-            else:
-                push_until(site, stop_on_signals(), _say)
-                _say("stopping ...")
-        if once:
+        report = None
+        try:
+            with Site(folder, stop=stop) as site:
+                _introduce(site)
+                if once:
+                    report = push_fixed_set(site, data, _say)
+                else:
+                    push_until_stopped(site, _say)
+                    _say("stopping ...")
+        except StoppedError:
+            report = None
+        if report is not None:
             print_json(report)
             raise typer.Exit(0 if report["ok"] else EXIT_FAILED)
         _say(f"stopped; state and PACS are in {folder}" if keep else "stopped; nothing is left")
+        raise typer.Exit(EXIT_FAILED if once else 0)
 
 
 @contextlib.contextmanager

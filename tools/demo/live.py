@@ -40,8 +40,9 @@ _ROUND: tuple[tuple[str, PhantomName, bool], ...] = (
 """What the demonstration's scanner sees in a day, over and over, with new heads."""
 
 
-def push_until(site: Site, stop: threading.Event, say: Callable[[str], None]) -> None:
-    """Draw and push one study after the other; say what became of each."""
+def push_until_stopped(site: Site, say: Callable[[str], None]) -> None:
+    """Draw and push one study after the other until ``site.stop``; say what became of each."""
+    stop = site.stop
     with contextlib.closing(connect(site.database)) as connection:
         for case in _cases():
             with tempfile.TemporaryDirectory(prefix="edge-triage-demo-") as folder:

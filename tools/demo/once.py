@@ -20,7 +20,7 @@ from edge_runtime.store.database import connect
 from edge_runtime.store.processes import ProcessView
 from edge_runtime.store.worklist import AnalysisView, StudyDetail, find_study
 from tools.demo.scenario import PHANTOMS, Push, by_study, draw_phantom, real_files
-from tools.demo.site import Site
+from tools.demo.site import Site, StoppedError
 from tools.study_report import report_study
 
 SCANNER_AE_TITLE = "DEMOSCANNER"
@@ -76,6 +76,7 @@ def push_fixed_set(site: Site, data: Path | None, say: Say) -> dict[str, object]
     with tempfile.TemporaryDirectory(prefix="edge-triage-demo-") as folder:
         pushes: list[Push] = []
         for number, case in enumerate(PHANTOMS):
+            _check_stop(site)
             say(f"drawing phantom: {case.label}")
             pushes.append(draw_phantom(case, Path(folder) / str(number)))
         pushes += by_study(real_files(), "real file", AnalysisState.NOT_ANALYSED)
@@ -97,7 +98,7 @@ def push_all(site: Site, pushes: Sequence[Push], say: Say) -> list[Pushed]:
     with contextlib.closing(connect(site.database)) as connection:
         for push, found in zip(pushes, answers, strict=True):
             stored = any(answer.outcome is SendOutcome.STORED for answer in found)
-            detail = _wait(connection, push, _is_settled) if stored else None
+            detail = _wait(site, connection, push, _is_settled) if stored else None
             item = Pushed(push=push, answers=tuple(found), detail=detail)
             say(f"{push.label}: {_summary(item)}")
             pushed.append(item)
@@ -109,7 +110,8 @@ def _push(site: Site, push: Push, say: Say) -> list[SendResult]:
     for number, batch in enumerate(push.batches):
         if number > 0:
             with contextlib.closing(connect(site.database)) as connection:
-                _wait(connection, push, _is_decided)
+                _wait(site, connection, push, _is_decided)
+        _check_stop(site)
         say(f"pushing {push.label} ({len(batch.paths)} files)")
         try:
             answers += send_files(batch.paths, site.node, calling_ae_title=SCANNER_AE_TITLE)
@@ -118,8 +120,16 @@ def _push(site: Site, push: Push, say: Say) -> list[SendResult]:
     return answers
 
 
+def _check_stop(site: Site) -> None:
+    if site.stop.is_set():
+        raise StoppedError("stopped")
+
+
 def _wait(
-    connection: sqlite3.Connection, push: Push, is_done: Callable[[StudyDetail], bool]
+    site: Site,
+    connection: sqlite3.Connection,
+    push: Push,
+    is_done: Callable[[StudyDetail], bool],
 ) -> StudyDetail | None:
     """Return the study once it is done, or as it is when the time ran out."""
     deadline_s = time.monotonic() + _STUDY_LIMIT_S
@@ -127,6 +137,7 @@ def _wait(
         detail = find_study(connection, push.study_instance_uid)
         if (detail is not None and is_done(detail)) or time.monotonic() > deadline_s:
             return detail
+        _check_stop(site)
         time.sleep(_POLL_S)
 
 

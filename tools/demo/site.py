@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from types import TracebackType
 from dicom_node.archive import FolderArchive
 from dicom_node.requestor import PeerAddress
 from edge_runtime.config.loading import load_settings
-from edge_runtime.errors import DeviceFaultError
+from edge_runtime.errors import DeviceFaultError, EdgeTriageError
 from edge_runtime.process import database_path
 from edge_runtime.store.database import connect
 from edge_runtime.store.processes import ProcessView, Role, list_processes
@@ -65,8 +66,17 @@ def find_broker() -> str | None:
 class Site:
     """A context manager: inside it the site runs, after it nothing is left but ``folder``."""
 
-    def __init__(self, folder: Path, options: SiteOptions | None = None) -> None:
-        """``folder`` is made if need be; device state goes into it, received objects to pacs/."""
+    def __init__(
+        self,
+        folder: Path,
+        options: SiteOptions | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Prepare a site in ``folder``, made if need be: the device's state, and ``pacs/``.
+
+        ``stop`` ends whatever waits for the site with a ``StoppedError``.
+        """
+        self.stop = stop or threading.Event()
         self.folder = folder
         self._options = options or SiteOptions()
         self._stack = contextlib.ExitStack()
@@ -171,6 +181,7 @@ class Site:
             lambda: self._is_ready(started_wall_us),
             limit_s=_START_LIMIT_S,
             otherwise=f"the device did not start in time; its log is {self.log}",
+            stop=self.stop,
         )
 
     def _is_ready(self, since_wall_us: int) -> bool:
@@ -253,6 +264,7 @@ health_interval_s = 5.0
                 lambda: _listens(self.broker_port),
                 limit_s=_START_LIMIT_S,
                 otherwise=f"the broker did not start; see mosquitto.log in {self.folder}",
+                stop=self.stop,
             )
             yield
         finally:
@@ -260,17 +272,30 @@ health_interval_s = 5.0
             broker.wait()
 
 
-def wait_until(condition: Callable[[], bool], *, limit_s: float, otherwise: str) -> None:
+class StoppedError(EdgeTriageError):
+    """The user wants no more of it."""
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    *,
+    limit_s: float,
+    otherwise: str,
+    stop: threading.Event | None = None,
+) -> None:
     """Wait until a condition holds.
 
     Raises:
         DeviceFaultError: with the text ``otherwise``, when it does not in time.
+        StoppedError: ``stop`` was set meanwhile.
     """
+    stop = stop or threading.Event()
     deadline_s = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline_s:
             raise DeviceFaultError(otherwise)
-        time.sleep(_POLL_S)
+        if stop.wait(_POLL_S):
+            raise StoppedError("stopped")
 
 
 def _listens(port: int) -> bool:
