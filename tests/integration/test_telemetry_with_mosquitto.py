@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +17,7 @@ from typing import Any
 import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from simulators.broker import Broker
 
 from telemetry.closed import HOUR_US
 from telemetry.errors import BrokerUnreachableError
@@ -71,59 +69,6 @@ BIRTH = BirthEvent(
 )
 
 
-class Broker:
-    """A mosquitto of our own on a free port of the loopback interface."""
-
-    def __init__(self, folder: Path, extra: Sequence[str] = ()) -> None:
-        folder.mkdir(exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = int(probe.getsockname()[1])
-        self._config = folder / "mosquitto.conf"
-        lines = (
-            "user root",  # it may not read the folder as another user; ignored when not root
-            f"listener {self.port} 127.0.0.1",
-            "persistence false",
-            "log_dest stderr",
-            *(extra or ("allow_anonymous true",)),
-        )
-        self._config.write_text("\n".join(lines) + "\n")
-        self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
-
-    def start(self) -> None:
-        program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-        assert program is not None, "mosquitto is missing: apt-get install mosquitto"
-        self._process = subprocess.Popen(
-            [program, "-c", str(self._config)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        running = threading.Event()
-        self._reader = threading.Thread(target=self._read, args=(self._process, running))
-        self._reader.start()
-        if not running.wait(DEADLINE_S):
-            self.stop()
-            pytest.fail("mosquitto does not start")
-
-    @staticmethod
-    def _read(process: subprocess.Popen[str], running: threading.Event) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.rstrip().endswith("running"):
-                running.set()
-
-    def stop(self) -> None:
-        if self._process is None or self._reader is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._process = None
-
-
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     with running_broker(tmp_path / "broker") as started:
@@ -131,7 +76,9 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 @contextmanager
-def running_broker(folder: Path, extra: Sequence[str] = ()) -> Iterator[Broker]:
+def running_broker(
+    folder: Path, extra: Sequence[str] = ("allow_anonymous true",)
+) -> Iterator[Broker]:
     started = Broker(folder, extra)
     started.start()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from simulators.waiting import wait_until
@@ -16,12 +17,19 @@ _STARTS_S = 30.0
 class Broker:
     """A broker on a port of its own; it forgets everything when it stops."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, extra: Sequence[str] = ("allow_anonymous true",)) -> None:
+        """``extra`` are lines of mosquitto.conf(5) that say who may connect."""
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.log = folder / "mosquitto.log"
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        lines = (
+            "user root",  # it may not read the folder as another user; ignored when not root
+            f"listener {self.port} 127.0.0.1",
+            "persistence false",
+            *extra,
+        )
+        self._config.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -37,7 +45,7 @@ class Broker:
     def stop(self) -> None:
         """Stop, if it runs."""
         if self._process is not None:
-            self._process.terminate()
+            self._process.kill()  # as a broker ends that loses power
             self._process.wait()
             self._process = None
 

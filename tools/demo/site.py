@@ -35,6 +35,7 @@ PACS_AE_TITLE = "DEMOPACS"
 _START_LIMIT_S = 60.0
 _STOP_LIMIT_S = 4.0  # Ctrl-C ends the demo within 5 s; what is not done by then is killed
 _POLL_S = 0.02
+_BEAT_SLACK_US = 1_000_000  # twice the heartbeat of the settings below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class Site:
         self._options = options or SiteOptions()
         self._stack = contextlib.ExitStack()
         self._device: subprocess.Popen[bytes] | None = None
+        self._started_wall_us = 0
         self.node_port, self.web_port, self.broker_port = free_port(), free_port(), free_port()
         self.broker = find_broker() if self._options.with_broker else None
         self.pacs_folder = folder / "pacs"
@@ -143,6 +145,7 @@ class Site:
 
     def start_device(self) -> None:
         """Start the device; its log grows in ``log``."""
+        self._started_wall_us = time.time_ns() // 1_000
         with self.log.open("ab") as log:
             self._device = subprocess.Popen(
                 [sys.executable, "-m", "tools", "run", "--config", str(self.config)],
@@ -176,9 +179,9 @@ class Site:
         Raises:
             DeviceFaultError: the device ended, or took too long.
         """
-        started_wall_us = time.time_ns() // 1_000 - 1_000_000
+        since_wall_us = time.time_ns() // 1_000 - _BEAT_SLACK_US
         wait_until(
-            lambda: self._is_ready(started_wall_us),
+            lambda: self._is_ready(since_wall_us),
             limit_s=_START_LIMIT_S,
             otherwise=f"the device did not start in time; its log is {self.log}",
             stop=self.stop,
@@ -189,7 +192,12 @@ class Site:
             raise DeviceFaultError(f"the device ended while it started; its log is {self.log}")
         if not self.database.is_file():
             return False
-        fresh = [item for item in self.processes() if item.beat_wall_us >= since_wall_us]
+        # A row of the device's last run may be as young as the slack.
+        fresh = [
+            item
+            for item in self.processes()
+            if item.started_wall_us >= self._started_wall_us and item.beat_wall_us >= since_wall_us
+        ]
         return len(fresh) == len(Role)
 
     def _settings_text(self, pacs: PeerAddress) -> str:
