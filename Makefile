@@ -33,8 +33,9 @@ help: ## List the commands
 demo: setup-device ## Set up everything, then run a whole device with a scanner, a PACS and a page
 	@exec $(BIN)/edge-triage demo $(ARGS)
 
+# Its words go to standard error: `make demo ARGS=--once` prints one JSON object and nothing else.
 setup-device:
-	@requirements/install-python device
+	@requirements/install-python device >&2
 
 setup: ## Set up .venv for developing (the project stands in it editable)
 	@requirements/install-python dev
