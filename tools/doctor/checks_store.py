@@ -36,8 +36,8 @@ ALARMS: Mapping[AlarmCode, Advice] = MappingProxyType(
         ),
         AlarmCode.DELIVERY_DEAD: Advice(
             meaning="results that were given up on the way to a peer",
-            remedy="mend the peer, whose check stands in this list; until then these results stand "
-            "on the worklist page only",
+            remedy="mend the peer, whose check stands in this list, then run `edge-triage resend`; "
+            "until then these results stand on the worklist page only",
         ),
         AlarmCode.FILE_MISSING: Advice(
             meaning="stored files that are not in the spool any more",
@@ -137,8 +137,8 @@ def check_deliveries(context: Context) -> Finding:
             f"{health.dead_deliveries} results were given up after "
             f"{context.settings.courier.retry.max_attempts} tries "
             "(courier.retry.max_attempts) or a final refusal: their receivers do not have them",
-            "mend the receiver, whose check stands in this list; until then these results stand on "
-            "the worklist page only",
+            "mend the receiver, whose check stands in this list, then run `edge-triage resend`; "
+            "until then these results stand on the worklist page only",
         )
     return fine("none was given up")
 
