@@ -14,8 +14,8 @@ PYTHON ?=
 export PYTHON
 
 BIN := .venv/bin
-# Tests with real peers, and all else that is not a unit test or a benchmark.
-LARGER_TESTS := $(wildcard tests/integration tests/acceptance tests/fuzz tests/golden)
+# Tests with real peers, and all else that is not a unit test.
+LARGER_TESTS := $(wildcard tests/integration tests/acceptance tests/fuzz tests/golden tests/benchmarks)
 
 # Debian puts the broker and the PACS where only root looks.
 export PATH := $(PATH):/usr/sbin
