@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dicom_node.durable import durable_rename
-from dicom_node.inbox import RecordResult
+from dicom_node.inbox import Held
 from dicom_node.instance import StoredInstance
 from dicom_node.scp import NodeSettings, StorageNode
 from dicom_node.uids import is_valid_uid
@@ -91,7 +91,7 @@ class FolderArchive:
     def association_opened(self, association_id: str, calling_ae_title: str, address: str) -> None:
         """Nothing to note: the archive keeps no record of peers."""
 
-    def record(self, instance: StoredInstance) -> RecordResult:
+    def record(self, instance: StoredInstance) -> Held | None:
         """Move the received file to its name; what arrives again replaces what was there."""
         sop_instance_uid = instance.header.sop_instance_uid
         source = self._node.spool.absolute(instance.path)
@@ -99,7 +99,22 @@ class FolderArchive:
         with self._lock:
             self._counts[sop_instance_uid] += 1
             self._arrived.notify_all()
-        return RecordResult.STORED
+        return None
+
+    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> bool:
+        """Nothing contradicts anything here: the newest file stands."""
+        del instance, held, digest
+        return False
+
+    def replace_file(self, instance: StoredInstance, held: Held) -> bool:
+        """Nothing to replace: no row is kept."""
+        del instance, held
+        return False
+
+    def held_bytes(self, calling_ae_title: str) -> int:
+        """Nobody has a quota here."""
+        del calling_ae_title
+        return 0
 
     def association_closed(self, association_id: str, *, released: bool) -> None:
         """Nothing to note."""

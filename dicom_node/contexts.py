@@ -73,12 +73,43 @@ TRANSFER_SYNTAXES: tuple[UID, ...] = (*_NATIVE, *_LOSSLESS, *_RARE, *_LOSSY, *_V
 NATIVE_SYNTAXES: frozenset[UID] = frozenset(_NATIVE)
 """Syntaxes between which a data set can be re-encoded without touching pixels."""
 
-STORAGE_CLASSES: tuple[UID, ...] = tuple(
-    UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts
+RETIRED_STORAGE_CLASSES: tuple[UID, ...] = (
+    UID("1.2.840.10008.5.1.4.1.1.3"),  # Ultrasound Multi-frame Image Storage
+    UID("1.2.840.10008.5.1.4.1.1.5"),  # Nuclear Medicine Image Storage
+    UID("1.2.840.10008.5.1.4.1.1.6"),  # Ultrasound Image Storage
+    UID("1.2.840.10008.5.1.4.1.1.8"),  # Standalone Overlay Storage
+    UID("1.2.840.10008.5.1.4.1.1.9"),  # Standalone Curve Storage
+    UID("1.2.840.10008.5.1.4.1.1.9.1"),  # Waveform Storage - Trial
+    UID("1.2.840.10008.5.1.4.1.1.10"),  # Standalone Modality LUT Storage
+    UID("1.2.840.10008.5.1.4.1.1.11"),  # Standalone VOI LUT Storage
+    UID("1.2.840.10008.5.1.4.1.1.12.3"),  # X-Ray Angiographic Bi-Plane Image Storage
+    UID("1.2.840.10008.5.1.4.1.1.77.1"),  # VL Image Storage - Trial
+    UID("1.2.840.10008.5.1.4.1.1.77.2"),  # VL Multi-frame Image Storage - Trial
+    UID("1.2.840.10008.5.1.4.1.1.88.1"),  # Text SR Storage - Trial
+    UID("1.2.840.10008.5.1.4.1.1.88.2"),  # Audio SR Storage - Trial
+    UID("1.2.840.10008.5.1.4.1.1.88.3"),  # Detail SR Storage - Trial
+    UID("1.2.840.10008.5.1.4.1.1.88.4"),  # Comprehensive SR Storage - Trial
+    UID("1.2.840.10008.5.1.4.1.1.129"),  # Standalone PET Curve Storage
+    UID("1.2.840.10008.5.1.4.34.1"),  # RT Beams Delivery Instruction Storage - Trial
+    UID("1.2.840.10008.5.1.1.27"),  # Stored Print Storage SOP Class
+    UID("1.2.840.10008.5.1.1.29"),  # Hardcopy Grayscale Image Storage SOP Class
+    UID("1.2.840.10008.5.1.1.30"),  # Hardcopy Color Image Storage SOP Class
 )
-"""Every public storage SOP class, retired ones too (PS3.4 B.5)."""
+"""No longer in PS3.4 B.5; scanners outlive the editions that they were built to."""
+
+STORAGE_CLASSES: tuple[UID, ...] = (
+    *(UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts),
+    *RETIRED_STORAGE_CLASSES,
+)
+"""Every storage SOP class that the standard has or had (PS3.4 B.5)."""
 
 VERIFICATION_CLASS: UID = Verification
+STORAGE_COMMITMENT_CLASS = UID("1.2.840.10008.1.20.1")
+PROCEDURE_STEP_CLASS = UID("1.2.840.10008.3.1.2.3.3")
+"""Modality Performed Procedure Step."""
+
+NORMALIZED_CLASSES: tuple[UID, ...] = (STORAGE_COMMITMENT_CLASS, PROCEDURE_STEP_CLASS)
+"""Served by DIMSE-N, beside the storage classes."""
 
 
 def supported_contexts(private_sop_classes: Sequence[str] = ()) -> list[PresentationContext]:
@@ -88,10 +119,11 @@ def supported_contexts(private_sop_classes: Sequence[str] = ()) -> list[Presenta
         private_sop_classes: SOP classes of vendors that this site wants stored too.
 
     Returns:
-        Verification first, then one context for each storage class.
+        Verification first, then the other services, then one context for each storage class.
     """
     classes = dict.fromkeys((*STORAGE_CLASSES, *(UID(each) for each in private_sop_classes)))
+    services = (VERIFICATION_CLASS, *NORMALIZED_CLASSES)
     return [
-        build_context(VERIFICATION_CLASS, [*_NATIVE, uid.ExplicitVRBigEndian]),
+        *(build_context(each, [*_NATIVE, uid.ExplicitVRBigEndian]) for each in services),
         *(build_context(each, list(TRANSFER_SYNTAXES)) for each in classes),
     ]

@@ -5,6 +5,8 @@ No error carries a value of a data set: texts can be logged.
 
 from __future__ import annotations
 
+from enum import Enum
+
 
 class DicomNodeError(Exception):
     """Base of everything that this package raises on purpose."""
@@ -45,12 +47,66 @@ class ProtocolViolationError(PeerError):
     """The peer does what PS3.7 or PS3.8 forbid; the association ends."""
 
 
+class MultipartError(PeerError):
+    """The body of a request is no multipart message (RFC 2046 5.1), or is beyond its bounds."""
+
+
+class TooManyPartsError(MultipartError):
+    """One request carries more instances than the node takes; send the study in several."""
+
+
 class NotAuthorisedError(PeerError):
     """The peer may call the node but may not store; see the node's list of peers."""
 
 
+class QuotaReachedError(PeerError):
+    """The node holds as many bytes of this peer as it may; older studies have to leave first."""
+
+
+class BadRequestError(PeerError):
+    """A request of DIMSE-N cannot be served; the peer is told why.
+
+    Attributes:
+        status: What it is answered with (PS3.7 Annex C).
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the request is answered with status 0x{status:04X}")
+        self.status = status
+
+
 class PeerUnreachableError(PeerError):
     """No association came about: wrong host or port, peer down, or a firewall between."""
+
+
+class HandshakeFault(Enum):
+    """Why there is no TLS connection, and what to do about it."""
+
+    NO_TLS = "it does not speak TLS on this port: compare the ports on both sides"
+    OLD_VERSION = "it speaks no TLS 1.2 or later: update it, or allow it clear text"
+    NO_SHARED_SUITE = "no cipher suite of BCP 195 fits both: turn on ECDHE with AES-GCM there"
+    NO_CERTIFICATE = "it shows no certificate: give it one"
+    UNTRUSTED_CERTIFICATE = "no authority in ca_file stands behind its certificate: add that one"
+    EXPIRED = "its certificate has expired: renew it, and check the clocks on both sides"
+    NOT_YET_VALID = "its certificate is not valid yet: check the clocks on both sides"
+    WRONG_PURPOSE = "its certificate is for another purpose: have one made for client and server"
+    WRONG_NAME = "its certificate is for another name: correct the host, or set tls_name"
+    REFUSED_BY_PEER = "it refuses our certificate or our TLS: its log says why"
+    SILENT = "it did not finish the handshake in time: look at the network, and at its load"
+    CLOSED = "it closed the connection: its log says why"
+    OTHER = "TLS failed for a reason that has no name: compare the TLS settings on both sides"
+
+
+class HandshakeError(PeerUnreachableError):
+    """A TLS connection did not come about.
+
+    Attributes:
+        fault: Why.
+    """
+
+    def __init__(self, fault: HandshakeFault) -> None:
+        super().__init__(f"no TLS connection with the peer: {fault.value}")
+        self.fault = fault
 
 
 class AssociationLostError(PeerUnreachableError):
@@ -88,6 +144,20 @@ class StoreRefusedError(PeerError):
         self.status = status
 
 
+class RequestRefusedError(PeerError):
+    """The peer answered a request of DIMSE-N with a failure.
+
+    Attributes:
+        status: The peer's status, for example 0x0110 (PS3.7 Annex C).
+        error_id: The peer's (0000,0903), if it sent one.
+    """
+
+    def __init__(self, status: int, error_id: int | None = None) -> None:
+        super().__init__(f"the peer refused the request with status 0x{status:04X}")
+        self.status = status
+        self.error_id = error_id
+
+
 # ---------------------------------------------------------------- our device is at fault
 
 
@@ -105,3 +175,11 @@ class SpoolFailedError(DeviceError):
 
 class NodeStartError(DeviceError):
     """The node cannot listen; another program has the port, or the address is not ours."""
+
+
+class CoercionNotAllowedError(NodeStartError):
+    """The settings coerce what must stay as the sender wrote it, or to what cannot be written."""
+
+
+class TlsFileError(DeviceError):
+    """Certificates or keys of this device cannot be used; the text names the file."""

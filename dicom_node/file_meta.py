@@ -22,7 +22,7 @@ _LONG_VRS = frozenset({b"OB", b"OW", b"SQ", b"UN", b"UT", b"UC", b"UR"})
 _SHORT_HEADER = struct.Struct("<HH2sH")
 _LONG_LENGTH = struct.Struct("<I")
 # A real file meta group has some 200 bytes; private information may add to it.
-_MAX_META_BYTES = 64 * 1024
+MAX_META_BYTES = 64 * 1024
 
 _SOP_CLASS, _SOP_INSTANCE, _SYNTAX, _SOURCE_AE = 0x0002, 0x0003, 0x0010, 0x0016
 
@@ -73,14 +73,21 @@ def _element(element: int, vr: bytes, text: str) -> bytes:
 
 
 def read_file_meta(descriptor: int) -> FileMeta:
-    """Read the File Meta Information of an open file.
+    """Read the File Meta Information of an open file; see ``parse_file_meta``."""
+    return parse_file_meta(os.pread(descriptor, MAX_META_BYTES, 0))
+
+
+def parse_file_meta(head: bytes) -> FileMeta:
+    """Read the File Meta Information at the start of a file.
 
     The group length (0002,0000) is not believed: some writers get it wrong.
+
+    Args:
+        head: The first ``MAX_META_BYTES`` of the file, or all of a shorter one.
 
     Raises:
         NotADicomFileError: The file has no DICM prefix or a broken meta group.
     """
-    head = os.pread(descriptor, _MAX_META_BYTES, 0)
     if head[128:132] != b"DICM":
         raise NotADicomFileError("no DICM prefix: convert it with a tool that knows its origin")
     values, offset = _walk(head)

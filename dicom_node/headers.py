@@ -21,7 +21,7 @@ from dicom_node import values
 from dicom_node.errors import DataSetUnreadableError
 from dicom_node.file_meta import FileMeta, read_file_meta
 from dicom_node.instance import InstanceHeader, StudyIdentity, Vector3, Vector6
-from dicom_node.scanner import PIXEL_DATA, Encoding, Scan, scan_data_set
+from dicom_node.scanner import PIXEL_DATA, Encoding, ReadAt, Scan, scan_data_set
 from dicom_node.uids import is_valid_uid
 
 
@@ -85,6 +85,8 @@ _ALWAYS_LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEG
 # The header of a deflated data set is far below this; a bomb stops here.
 _MAX_INFLATED_BYTES = 16 * 1024 * 1024
 _DEFLATED_INPUT_BYTES = 256 * 1024
+# As file meta information is written, whatever the encoding of the data set.
+_FORBIDDEN_GROUPS = frozenset(group.to_bytes(2, "little") for group in (0, 2, 4, 6))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +116,41 @@ def scan_file(path: Path) -> FileScan:
     try:
         size = os.fstat(descriptor).st_size
         meta = read_file_meta(descriptor)
-        return FileScan(meta=meta, scan=_scan(descriptor, size, meta), file_bytes=size)
+        return scan_received(
+            lambda offset, length: os.pread(descriptor, length, offset), size, meta
+        )
     finally:
         os.close(descriptor)
 
 
-def _scan(descriptor: int, size: int, meta: FileMeta) -> Scan:
+def scan_received(read_at: ReadAt, file_bytes: int, meta: FileMeta) -> FileScan:
+    """Walk the elements of a file that may still be in memory.
+
+    Args:
+        read_at: Access to the bytes of the file, offset 0 being its preamble.
+        file_bytes: Length of the file.
+        meta: Its file meta information.
+
+    Raises:
+        DataSetUnreadableError: A deflated data set is no such thing.
+    """
+    return FileScan(meta=meta, scan=_scan(read_at, file_bytes, meta), file_bytes=file_bytes)
+
+
+def check_first_element(read_at: ReadAt, data_set_offset: int) -> None:
+    """Refuse a data set that begins with what a reader would take for file meta information.
+
+    PS3.5 7.1: groups 0000 to 0006 are not in a data set. On the disk such a data set would go on
+    where our own group 0002 ends, and lend every reader another transfer syntax.
+
+    Raises:
+        DataSetUnreadableError: It does.
+    """
+    if read_at(data_set_offset, 2) in _FORBIDDEN_GROUPS:
+        raise DataSetUnreadableError("the data set begins with a group that no data set has")
+
+
+def _scan(read_at: ReadAt, size: int, meta: FileMeta) -> Scan:
     syntax = meta.transfer_syntax_uid
     encoding = Encoding(
         implicit_vr=syntax == uid.ImplicitVRLittleEndian,
@@ -127,7 +158,7 @@ def _scan(descriptor: int, size: int, meta: FileMeta) -> Scan:
     )
     start = meta.data_set_offset
     if syntax == uid.DeflatedExplicitVRLittleEndian:
-        inflated = _inflate(descriptor, start)
+        inflated = _inflate(read_at, start)
         return scan_data_set(
             lambda offset, length: inflated[offset : offset + length],
             len(inflated),
@@ -135,20 +166,17 @@ def _scan(descriptor: int, size: int, meta: FileMeta) -> Scan:
             _WANTED,
         )
     return scan_data_set(
-        lambda offset, length: os.pread(descriptor, length, start + offset),
-        size - start,
-        encoding,
-        _WANTED,
+        lambda offset, length: read_at(start + offset, length), size - start, encoding, _WANTED
     )
 
 
-def _inflate(descriptor: int, start: int) -> bytes:
+def _inflate(read_at: ReadAt, start: int) -> bytes:
     """The first bytes of a deflated data set (PS3.5 A.5)."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = bytearray()
     position = start
     while len(inflated) < _MAX_INFLATED_BYTES and not inflater.eof:
-        deflated = inflater.unconsumed_tail or os.pread(descriptor, _DEFLATED_INPUT_BYTES, position)
+        deflated = inflater.unconsumed_tail or read_at(position, _DEFLATED_INPUT_BYTES)
         if not deflated:
             break
         if not inflater.unconsumed_tail:

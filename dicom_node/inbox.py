@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -9,18 +10,32 @@ from dicom_node.instance import StoredInstance
 
 
 class RecordResult(str, Enum):
-    """What the index made of an instance whose file is already durable."""
+    """What became of an instance whose file was already durable."""
 
     STORED = "stored"
     """A new row points to the file."""
     DUPLICATE = "duplicate"
-    """Same identity, same bytes: the row of before stays, the node removes the new file."""
+    """Same identity, same bytes: the row of before stays, the new file is gone."""
     CONFLICT = "conflict"
-    """Same identity, other bytes: the row of before stays, the node quarantines the new file."""
+    """Same identity, other bytes: the row of before stays, the new file is in quarantine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The file that the index already has for an identity."""
+
+    path: str
+    """Relative to the spool folder."""
 
 
 class Inbox(Protocol):
-    """Called from one thread per association, from several at the same time."""
+    """Called from one thread per association, from several at the same time.
+
+    When a method returns, what it wrote survives a power failure; of ``record`` it is enough that
+    the start-up scan can make the row again from its file. When a method raises, the node answers
+    A700 and leaves the file in the spool, because a commit whose outcome is unknown may have
+    happened; the start-up scan settles it.
+    """
 
     def association_opened(self, association_id: str, calling_ae_title: str, address: str) -> None:
         """Note an association that is about to record its first instance.
@@ -32,13 +47,39 @@ class Inbox(Protocol):
         """
         ...
 
-    def record(self, instance: StoredInstance) -> RecordResult:
-        """Make a durable row for ``instance``.
+    def record(self, instance: StoredInstance) -> Held | None:
+        """Make a row for ``instance``.
 
-        When this returns, the answer survives a power failure. When it raises, the node answers
-        A700 and leaves the file in the spool, because a commit whose outcome is unknown may have
-        happened; the start-up scan settles it.
+        Returns:
+            None: there is a row, and it points to this file. Otherwise the file of the row that
+            stood there before, and nothing was written.
         """
+        ...
+
+    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> bool:
+        """Note that ``instance`` has the identity of ``held`` and other bytes, and raise an alarm.
+
+        Args:
+            instance: The newcomer.
+            held: What ``record`` returned.
+            digest: Of the newcomer's data set; the same bytes are noted once.
+
+        Returns:
+            Whether the note points to this file. If not, the same bytes are in quarantine already,
+            or ``held`` has left the device.
+        """
+        ...
+
+    def replace_file(self, instance: StoredInstance, held: Held) -> bool:
+        """Let the row of ``held``, whose file is gone, point to the file of ``instance``.
+
+        Returns:
+            Whether there was such a row.
+        """
+        ...
+
+    def held_bytes(self, calling_ae_title: str) -> int:
+        """Bytes in the spool that came from a peer; a few seconds old at most."""
         ...
 
     def association_closed(self, association_id: str, *, released: bool) -> None:

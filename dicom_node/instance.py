@@ -90,8 +90,6 @@ class StoredInstance:
     path: str
     """Relative to the spool folder, made of opaque names only."""
     file_bytes: int
-    data_set_digest: str
-    """BLAKE2b-256 of the data set as received (without preamble and file meta), in hex."""
     calling_ae_title: str = field(repr=False)
     association_id: str
     """Opaque id made by the node."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
@@ -14,11 +12,10 @@ from dicom_node.errors import PeerError
 from dicom_node.headers import header_of, identity_of, scan_file
 from dicom_node.inbox import Inbox, RecordResult
 from dicom_node.instance import StoredInstance
-from dicom_node.reception import settle_file
-from dicom_node.spool import Spool, new_digest
+from dicom_node.reception import settle
+from dicom_node.spool import Spool
 
 _log = structlog.get_logger()
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +81,7 @@ def _record_orphans(
             spool.quarantine(path)
             counts[None] += 1
             continue
-        result = inbox.record(instance)
-        settle_file(spool, path, result)
-        counts[result] += 1
+        counts[settle(spool, inbox, instance)] += 1
     inbox.association_closed(association_id, released=False)
     return counts
 
@@ -99,17 +94,6 @@ def _reread(spool: Spool, path: str, association_id: str) -> StoredInstance:
         identity=identity_of(found.scan),
         path=path,
         file_bytes=found.file_bytes,
-        data_set_digest=data_set_digest(absolute, found.meta.data_set_offset),
         calling_ae_title=found.meta.source_ae_title,
         association_id=association_id,
     )
-
-
-def data_set_digest(path: Path, data_set_offset: int) -> str:
-    """The digest of the data set of a stored file, as the node computed it on arrival."""
-    digest = new_digest()
-    with path.open("rb") as stream:
-        stream.seek(data_set_offset, os.SEEK_SET)
-        while piece := stream.read(_READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -12,17 +12,24 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
 from pydicom.uid import UID
-from pynetdicom import AE, build_context, evt
+from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_messages import (
+    C_STORE_RQ,
+    N_CREATE_RQ,
+    N_EVENT_REPORT_RQ,
+    N_SET_RQ,
+    DIMSEMessage,
+)
+from pynetdicom.dimse_primitives import C_STORE, N_CREATE, N_EVENT_REPORT, N_SET
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
@@ -31,14 +38,20 @@ from dicom_node.errors import (
     AssociationLostError,
     AssociationRejectedError,
     ContextRejectedError,
+    HandshakeError,
     PeerUnreachableError,
+    RequestRefusedError,
 )
 from dicom_node.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.quiet import silence_dicom_libraries
+from dicom_node.status import is_stored
+from dicom_node.tls import RequestorContext, RequestorTls
 from dicom_node.transport import ClosingSocket
 
 ContextPair = tuple[str, str]
 """SOP class and transfer syntax."""
+
+NormalizedPrimitive = N_EVENT_REPORT | N_CREATE | N_SET
 
 MAX_CONTEXTS = 128
 """Context ids are odd numbers of one byte (PS3.8 9.3.2.2)."""
@@ -59,6 +72,8 @@ class PeerAddress:
     ae_title: str
     host: str
     port: int
+    tls: RequestorTls | None = None
+    """How to call it by TLS; None: in clear text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +111,20 @@ class Connection:
         calling_ae_title: str,
         pairs: Sequence[ContextPair],
         timeouts: RequestorTimeouts,
+        scp_classes: Sequence[str] = (),
     ) -> None:
         """Open the association.
 
+        ``scp_classes`` are those whose SCP we are although we open it (PS3.7 D.3.3.4).
+
         Raises:
             PeerUnreachableError: The host has no such name or does not answer.
+            HandshakeError: It answers, but no TLS connection came about, and why.
+            TlsFileError: Our own certificates cannot be used.
             AssociationRejectedError: The peer said no, and why.
         """
         silence_dicom_libraries()
-        self._association = _associate(peer, calling_ae_title, pairs, timeouts)
+        self._association = _associate(peer, calling_ae_title, pairs, timeouts, scp_classes)
         self._checkpoint = _Checkpoint()
         self._association._reactor_checkpoint = cast("Any", self._checkpoint)  # noqa: SLF001  no public way
         self._message_id = 0
@@ -149,13 +169,31 @@ class Connection:
             ContextRejectedError: The peer did not accept the instance's context.
             AssociationLostError: The association ended before the answer.
         """
-        context_id = self.accepted.get(outgoing.pair)
+        response = self._exchange(partial(_message, outgoing), outgoing.pair)
+        return cast("int", response.Status)
+
+    def request(self, primitive: NormalizedPrimitive, pair: ContextPair) -> None:
+        """Send one request of DIMSE-N (PS3.7 10.1).
+
+        Raises:
+            ContextRejectedError: The peer did not accept ``pair``.
+            AssociationLostError: The association ended before the answer.
+            RequestRefusedError: The peer answered with a failure.
+        """
+        response = self._exchange(partial(_normalized_message, primitive), pair)
+        status = cast("int", response.Status)
+        if not is_stored(status):
+            raise RequestRefusedError(status, getattr(response, "ErrorID", None))
+
+    def _exchange(self, build: Callable[[int], DIMSEMessage], pair: ContextPair) -> Any:
+        """Send the message that ``build`` makes with an id, and return the response to it."""
+        context_id = self.accepted.get(pair)
         if context_id is None:
             raise ContextRejectedError("the peer does not take this class in this syntax")
         self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
         with self._paused_reactor():
             try:
-                self._transmit(_message(outgoing, self._message_id), context_id)
+                self._transmit(build(self._message_id), context_id)
             except OSError as error:
                 self._association.abort(block=False)
                 raise AssociationLostError("the connection broke while sending") from error
@@ -165,7 +203,7 @@ class Connection:
         if not isinstance(status, int) or answered != self._message_id:
             self._association.abort(block=False)
             raise AssociationLostError("the association ended, or timed out, before the answer")
-        return status
+        return response
 
     @contextmanager
     def _paused_reactor(self) -> Iterator[None]:
@@ -176,23 +214,22 @@ class Connection:
         finally:
             self._checkpoint.set()
 
-    def _transmit(self, message: C_STORE_RQ, context_id: int) -> None:
+    def _transmit(self, message: DIMSEMessage, context_id: int) -> None:
         """Write a message to the socket as P-DATA-TF PDUs (PS3.8 9.3.5).
 
         The state machine stays in Sta6 while data is sent (PS3.8 9.2.3, DT-1), so it need not
         hear of it; pynetdicom's own thread writes only when a primitive is queued, which nobody
         does meanwhile.
         """
-        transport = self._association.dul.socket
-        connection = transport.socket if transport is not None else None
-        if connection is None or not self.is_open:
+        transport = cast("_RequestorSocket | None", self._association.dul.socket)
+        if transport is None or not self.is_open:
             raise ConnectionError("the association has ended")
         limit = self._association.dimse.maximum_pdu_size or _MAX_PDU_BYTES
         for part in message.encode_msg(context_id, min(limit, _MAX_PDU_BYTES)):
             for number, data in part.presentation_data_value_list:
                 value_bytes = len(data) + 1
                 head = _PDU_HEADER.pack(_P_DATA_TF, 0, value_bytes + 4, value_bytes, number)
-                connection.sendall(head + data)
+                transport.transmit(head + data)
 
 
 def _message(outgoing: Outgoing, message_id: int) -> C_STORE_RQ:
@@ -208,6 +245,20 @@ def _message(outgoing: Outgoing, message_id: int) -> C_STORE_RQ:
     message = C_STORE_RQ()
     message.primitive_to_message(request)
     return message
+
+
+def _normalized_message(primitive: NormalizedPrimitive, message_id: int) -> DIMSEMessage:
+    primitive.MessageID = message_id
+    message = _REQUESTS[type(primitive)]()
+    message.primitive_to_message(primitive)
+    return message
+
+
+_REQUESTS: Mapping[type[NormalizedPrimitive], type[DIMSEMessage]] = {
+    N_EVENT_REPORT: N_EVENT_REPORT_RQ,
+    N_CREATE: N_CREATE_RQ,
+    N_SET: N_SET_RQ,
+}
 
 
 class _Checkpoint:
@@ -251,11 +302,62 @@ class _Checkpoint:
 
 
 class _RequestorSocket(ClosingSocket):
+    """The connection, for pynetdicom's thread that reads it and for ours that sends.
+
+    OpenSSL allows one thread at a time, so that with TLS they take turns; while we send, nothing
+    seems to be there to read.
+    """
+
+    def __init__(self, assoc: Association, address: AddressInformation) -> None:
+        super().__init__(assoc, address=address)
+        self._turn = threading.Lock()
+
     def tune(self, timeout_s: float) -> None:
         """Set up a connection that has just been made."""
         connection = cast("socket.socket", self.socket)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(timeout_s)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read."""
+        if not self._is_encrypted:
+            return super().ready
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            return super().ready
+        finally:
+            self._turn.release()
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read ``nr_bytes``, or less where the peer closes the connection."""
+        with self._taking_turns():
+            return super().recv(nr_bytes)
+
+    def send(self, bytestream: bytes) -> None:
+        """Send what pynetdicom's thread has to say."""
+        with self._taking_turns():
+            super().send(bytestream)
+
+    def transmit(self, data: bytes) -> None:
+        """Send from another thread than pynetdicom's.
+
+        Raises:
+            OSError: The connection is gone, or the peer takes nothing any more.
+        """
+        connection = self.socket
+        if connection is None:
+            raise ConnectionError("the connection is closed")
+        with self._taking_turns():
+            connection.sendall(data)
+
+    @property
+    def _is_encrypted(self) -> bool:
+        return self.tls_args is not None
+
+    def _taking_turns(self) -> AbstractContextManager[object]:
+        return self._turn if self._is_encrypted else nullcontext()
 
 
 class _RequestorAE(AE):
@@ -265,7 +367,7 @@ class _RequestorAE(AE):
         address: AddressInformation,
         tls_args: tuple[ssl.SSLContext, str] | None,
     ) -> AssociationSocket:
-        transport = _RequestorSocket(assoc, address=address)
+        transport = _RequestorSocket(assoc, address)
         transport.tls_args = tls_args
         return transport
 
@@ -275,6 +377,7 @@ def _associate(
     calling_ae_title: str,
     pairs: Iterable[ContextPair],
     timeouts: RequestorTimeouts,
+    scp_classes: Iterable[str],
 ) -> Association:
     ae = _RequestorAE(calling_ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -287,6 +390,7 @@ def _associate(
     def tune(event: evt.Event) -> None:
         cast("_RequestorSocket", event.assoc.dul.socket).tune(timeouts.answer_s)
 
+    context = None if peer.tls is None else peer.tls.context()
     try:
         association = ae.associate(
             peer.host,
@@ -294,6 +398,8 @@ def _associate(
             contexts=[build_context(*pair) for pair in pairs],
             ae_title=peer.ae_title,
             max_pdu=_MAX_PDU_BYTES,
+            ext_neg=[build_role(each, scp_role=True) for each in scp_classes],
+            tls_args=_tls_args(peer, context),
             evt_handlers=[(evt.EVT_CONN_OPEN, tune)],
         )
     except OSError as error:
@@ -305,7 +411,17 @@ def _associate(
         raise AssociationRejectedError(answer.reason_str, transient=answer.result == _TRANSIENT)
     if isinstance(answer, A_ASSOCIATE):
         raise ContextRejectedError("the peer accepts none of the proposed classes and syntaxes")
+    if context is not None and context.fault is not None:
+        raise HandshakeError(context.fault)
     raise PeerUnreachableError("the peer does not answer; check host, port and firewall")
+
+
+def _tls_args(
+    peer: PeerAddress, context: RequestorContext | None
+) -> tuple[ssl.SSLContext, str] | None:
+    if peer.tls is None or context is None:
+        return None
+    return context, peer.tls.server_name or peer.host
 
 
 VERIFICATION_PAIR: ContextPair = (str(VERIFICATION_CLASS), "1.2.840.10008.1.2")

@@ -30,6 +30,8 @@ _GROUP_TAGS = frozenset({SHARED_GROUPS, PER_FRAME_GROUPS})
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
+# What the walk goes into, or ends at.
+_THOUGHTFUL_TAGS = _PIXEL_TAGS | _GROUP_TAGS | {_ITEM, _ITEM_END, _SEQUENCE_END}
 # PS3.5 7.1.2: these VRs have two reserved bytes and a 32-bit length.
 _LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -74,6 +76,18 @@ class Scan:
     """The walk reached the pixel data or the end without meeting a bound or a broken element."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElementPlace:
+    """Where one element of the top level stands; offsets count from the start of the data set."""
+
+    tag: int
+    offset: int
+    """Of its tag."""
+    value_at: int
+    length: int | None
+    """As declared, unchecked; None: undefined."""
+
+
 class _Window:
     """Random access in blocks: most headers need one read."""
 
@@ -81,11 +95,14 @@ class _Window:
         self._read_at = read_at
         self._start = 0
         self._block = b""
+        self._is_last = False
 
     def view(self, offset: int, length: int) -> bytes:
         begin = offset - self._start
-        if begin < 0 or begin + length > len(self._block):
-            self._block = self._read_at(offset, max(length, _BLOCK_BYTES))
+        if begin < 0 or (begin + length > len(self._block) and not self._is_last):
+            asked = max(length, _BLOCK_BYTES)
+            self._block = self._read_at(offset, asked)
+            self._is_last = len(self._block) < asked
             self._start, begin = offset, 0
         return self._block[begin : begin + length]
 
@@ -110,6 +127,15 @@ class _Element:
     value_at: int
 
 
+def _place(offset: int, element: _Element) -> ElementPlace:
+    return ElementPlace(
+        tag=element.tag,
+        offset=offset,
+        value_at=element.value_at,
+        length=None if element.length == _UNDEFINED else element.length,
+    )
+
+
 @dataclass(slots=True)
 class _Walk:
     window: _Window
@@ -120,6 +146,7 @@ class _Walk:
     values: dict[int, bytes] = field(default_factory=dict)
     grouped: dict[int, set[bytes]] = field(default_factory=dict)
     pixels: PixelElement | None = None
+    note: Callable[[ElementPlace], None] | None = None
     _tag: struct.Struct = field(init=False)
     _short: struct.Struct = field(init=False)
     _long: struct.Struct = field(init=False)
@@ -132,7 +159,7 @@ class _Walk:
 
     def run(self) -> bool:
         """Walk to the pixel data or the end; whether nothing was broken."""
-        position, visited = 0, 0
+        position, visited = self._skim() if self.note is None else (0, 0)
         while visited < MAX_ELEMENTS and len(self.stack) < MAX_NESTING:
             while self.stack and self._ends_at(self.stack[-1], position):
                 self.stack.pop()
@@ -141,12 +168,47 @@ class _Walk:
             element = self._element_at(position)
             if element is None:
                 return False
+            if self.note is not None and not self.stack:
+                self.note(_place(position, element))
             step = self._take(element)
             if step is None:
                 return self.pixels is not None
             position = step
             visited += 1
         return False
+
+    def _skim(self) -> tuple[int, int]:
+        """Step over the elements of the first block that need no thought: nearly all there are.
+
+        Returns:
+            Where the careful walk goes on, and how many elements lie before.
+        """
+        block = self.window.view(0, _BLOCK_BYTES)
+        order = "<" if self.encoding.little_endian else ">"
+        unpack = struct.Struct(
+            order + ("HHI" if self.encoding.implicit_vr else "HH2sH")
+        ).unpack_from
+        position, visited, last = 0, 0, len(block) - 12
+        while position <= last:
+            if self.encoding.implicit_vr:
+                group, number, length = unpack(block, position)
+                value_at = position + 8
+            else:
+                group, number, vr, length = unpack(block, position)
+                value_at = position + 8
+                if vr in _LONG_VRS:
+                    (length,) = self._long.unpack_from(block, value_at)
+                    value_at += 4
+            tag = group << 16 | number
+            end = value_at + length
+            if tag in _THOUGHTFUL_TAGS or length == _UNDEFINED or end > self.size:
+                break
+            if tag in self.wanted:
+                if end > len(block):
+                    break
+                self.values.setdefault(tag, block[value_at : min(end, value_at + MAX_VALUE_BYTES)])
+            position, visited = end, visited + 1
+        return position, visited
 
     @staticmethod
     def _ends_at(frame: _Frame, position: int) -> bool:
@@ -289,6 +351,25 @@ def scan_data_set(read_at: ReadAt, size: int, encoding: Encoding, wanted: frozen
         pixels=walk.pixels,
         complete=complete,
     )
+
+
+def walk_top_level(
+    read_at: ReadAt, size: int, encoding: Encoding, note: Callable[[ElementPlace], None]
+) -> tuple[Encoding, bool]:
+    """Walk an encoded data set up to its pixel data, and tell of each element of the top level.
+
+    Args:
+        read_at: As for ``scan_data_set``, and so are ``size`` and ``encoding``.
+        note: Called with each element in the order of the bytes, the one that breaks the walk too.
+
+    Returns:
+        The encoding as found, and whether the walk met neither a bound nor a broken element.
+    """
+    window = _Window(read_at)
+    found = _observed(encoding, window.view(0, 8))
+    walk = _Walk(window, size, found, frozenset(), note=note)
+    complete = walk.run()
+    return found, complete
 
 
 def _observed(encoding: Encoding, head: bytes) -> Encoding:

@@ -11,107 +11,28 @@ Invariants:
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import os
 import re
 import secrets
+import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-from dicom_node.durable import durable_rename, sync_directory
-from dicom_node.errors import (
-    DeviceError,
-    InstanceTooLargeError,
-    SpoolFailedError,
-    SpoolFullError,
-)
+from dicom_node.durable import SharedSync, durable_rename, sync_directory
+from dicom_node.errors import SpoolFullError
+from dicom_node.file_meta import read_file_meta
+from dicom_node.incoming import BufferPool, IncomingFile, device_error, direct_flag
 
 _INCOMING, _QUARANTINE = "incoming", "quarantine"
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 _PATH = re.compile(r"(?:[0-9a-f]{2}|quarantine)/[0-9a-f]{30}\.dcm", re.ASCII)
 _SUFFIX = ".dcm"
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-# One write call for many PDVs; a scanner's typical PDV is 16 to 128 KiB.
-_BUFFER_BYTES = 1 << 20
-# The free space is looked at again each time that this much of one instance has arrived.
-_CHECK_EVERY_BYTES = 64 << 20
+_READ_BYTES = 1 << 20
+# So many files in a row go into one shard: associations that store at the same time share the
+# sync of its folder.
+_FILES_PER_TURN = 512
 DIGEST_BYTES = 32
-
-
-def new_digest() -> hashlib.blake2b:
-    """The digest of a data set (``StoredInstance.data_set_digest``)."""
-    return hashlib.blake2b(digest_size=DIGEST_BYTES)
-
-
-def _device_error(error: OSError) -> DeviceError:
-    """What a failed write means; the system's text is left out, it may hold a path."""
-    if error.errno in _NO_ROOM:
-        return SpoolFullError("the spool's disk is full; free space or shorten the retention")
-    name = errno.errorcode.get(error.errno or 0, "unknown")
-    return SpoolFailedError(f"the spool's disk failed ({name}); see the system's log")
-
-
-class IncomingFile:
-    """A file that is being received; use it from one thread at a time."""
-
-    def __init__(self, spool: Spool, path: Path, header: bytes, max_bytes: int) -> None:
-        self._spool = spool
-        self.path = path
-        self._max_bytes = max_bytes
-        self._digest = new_digest()
-        self._next_check = _CHECK_EVERY_BYTES
-        self.data_set_bytes = 0
-        self.file_bytes = len(header)
-        try:
-            self._stream: BinaryIO = path.open("xb", buffering=_BUFFER_BYTES)
-            self._stream.write(header)
-        except OSError as error:
-            raise _device_error(error) from error
-
-    def write(self, data: bytes) -> None:
-        """Append a piece of the data set.
-
-        Raises:
-            InstanceTooLargeError: The instance exceeds the bound.
-            SpoolFullError: There is no room left above the reserve.
-            SpoolFailedError: The disk failed.
-        """
-        self.data_set_bytes += len(data)
-        self.file_bytes += len(data)
-        if self.data_set_bytes > self._max_bytes:
-            raise InstanceTooLargeError("larger than max_instance_bytes; raise it if this is real")
-        if self.data_set_bytes >= self._next_check:
-            self._next_check += _CHECK_EVERY_BYTES
-            self._spool.check_room()
-        self._digest.update(data)
-        try:
-            self._stream.write(data)
-        except OSError as error:
-            raise _device_error(error) from error
-
-    @property
-    def data_set_digest(self) -> str:
-        """BLAKE2b-256 of what was written so far, in hex."""
-        return self._digest.hexdigest()
-
-    def sync(self) -> None:
-        """Make the content durable and close the file; see ``write`` for what it raises."""
-        try:
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-            self._stream.close()
-        except OSError as error:
-            raise _device_error(error) from error
-
-    def discard(self) -> None:
-        """Remove the file, whatever state it is in; a second call does nothing."""
-        self.path.unlink(missing_ok=True)
-        # Closing writes the buffer, which fails on a full disk; the descriptor is freed anyway.
-        with contextlib.suppress(OSError):
-            self._stream.close()
 
 
 class Spool:
@@ -129,12 +50,22 @@ class Spool:
         """
         self.root = root
         self._min_free_bytes = min_free_bytes
+        self._buffers = BufferPool()
+        self._turn_lock = threading.Lock()
+        self._files_left = 0
+        self._shard = secrets.randbelow(len(_SHARDS))
         try:
             for name in (_INCOMING, _QUARANTINE, *_SHARDS):
                 (root / name).mkdir(parents=True, exist_ok=True)
             sync_directory(root)
+            self._direct_flag = direct_flag(root / _INCOMING)
         except OSError as error:
-            raise _device_error(error) from error
+            raise device_error(error) from error
+
+    @property
+    def writes_directly(self) -> bool:
+        """Files go to the disk past the page cache."""
+        return self._direct_flag != 0
 
     def check_room(self) -> None:
         """Raise ``SpoolFullError`` if less than the reserve is free."""
@@ -143,7 +74,10 @@ class Spool:
 
     def free_bytes(self) -> int:
         """Bytes that may still be written to the spool's file system."""
-        found = os.statvfs(self.root)
+        try:
+            found = os.statvfs(self.root)
+        except OSError as error:
+            raise device_error(error) from error
         return found.f_bavail * found.f_frsize
 
     def begin(self, header: bytes, *, max_bytes: int) -> IncomingFile:
@@ -158,8 +92,14 @@ class Spool:
             SpoolFailedError: The disk failed.
         """
         self.check_room()
-        path = self.root / _INCOMING / f"{secrets.token_hex(16)}{_SUFFIX}"
-        return IncomingFile(self, path, header, max_bytes)
+        return IncomingFile(
+            self.root / _INCOMING / f"{secrets.token_hex(16)}{_SUFFIX}",
+            header,
+            max_bytes=max_bytes,
+            buffers=self._buffers,
+            flags=self._direct_flag,
+            check_room=self.check_room,
+        )
 
     def publish(self, incoming: IncomingFile) -> str:
         """Give a synced file its durable name.
@@ -171,13 +111,24 @@ class Spool:
             SpoolFullError: There is no room for the name.
             SpoolFailedError: The disk failed.
         """
-        token = incoming.path.stem
-        path = f"{token[:2]}/{token[2:]}{_SUFFIX}"
         try:
-            durable_rename(incoming.path, self.root / path)
+            shard, sync = self._take_turn()
+            path = f"{shard}/{incoming.path.stem[2:]}{_SUFFIX}"
+            incoming.path.rename(self.root / path)
+            sync.sync()
         except OSError as error:
-            raise _device_error(error) from error
+            raise device_error(error) from error
         return path
+
+    def _take_turn(self) -> tuple[str, SharedSync]:
+        """The shard for the next file."""
+        with self._turn_lock:
+            if not self._files_left:
+                self._shard = (self._shard + 1) % len(_SHARDS)
+                self._sync = SharedSync(self.root / _SHARDS[self._shard])
+                self._files_left = _FILES_PER_TURN
+            self._files_left -= 1
+            return _SHARDS[self._shard], self._sync
 
     def quarantine(self, path: str) -> str:
         """Move a file out of the shards, durably; its name stays, so it can be found again.
@@ -190,7 +141,7 @@ class Spool:
         try:
             durable_rename(source, self.absolute(target))
         except OSError as error:
-            raise _device_error(error) from error
+            raise device_error(error) from error
         return target
 
     def remove(self, path: str) -> None:
@@ -231,3 +182,26 @@ class Spool:
             path.unlink(missing_ok=True)
             removed += 1
         return removed
+
+    def have_same_data_set(self, one: str, other: str) -> bool:
+        """Whether two files hold the same bytes after their file meta information.
+
+        Raises:
+            FileNotFoundError: ``one`` or ``other`` is gone.
+        """
+        with self.absolute(one).open("rb") as first, self.absolute(other).open("rb") as second:
+            for stream in (first, second):
+                stream.seek(read_file_meta(stream.fileno()).data_set_offset)
+            while piece := first.read(_READ_BYTES):
+                if piece != second.read(_READ_BYTES):
+                    return False
+            return not second.read(1)
+
+    def data_set_digest(self, path: str) -> str:
+        """BLAKE2b-256 of a file's data set, in hex."""
+        digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        with self.absolute(path).open("rb") as stream:
+            stream.seek(read_file_meta(stream.fileno()).data_set_offset)
+            while piece := stream.read(_READ_BYTES):
+                digest.update(piece)
+        return digest.hexdigest()

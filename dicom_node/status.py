@@ -6,13 +6,14 @@ from enum import IntEnum
 
 
 class StoreStatus(IntEnum):
-    """Every value but SUCCESS makes the sender keep the instance."""
+    """SUCCESS and COERCED mean stored; every other value makes the sender keep the instance."""
 
     SUCCESS = 0x0000
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     NOT_AUTHORISED = 0x0124
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_MISMATCH = 0xA900
+    COERCED = 0xB000
     CANNOT_UNDERSTAND = 0xC000
 
 

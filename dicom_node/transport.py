@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 
 from pynetdicom.transport import AssociationSocket
 
@@ -19,13 +20,30 @@ class ClosingSocket(AssociationSocket):
         connection: socket.socket | None = self.socket
         if connection is None:
             return
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
+        if isinstance(connection, ssl.SSLSocket):
+            _say_goodbye(connection)
+        cut(connection)
         connection.close()
 
     def interrupt(self) -> None:
         """End the connection from another thread; the thread that reads it closes it."""
         connection: socket.socket | None = self.socket
         if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+            cut(connection)
+
+
+def cut(connection: socket.socket) -> None:
+    """End a connection without a word, from any thread; the thread that reads it closes it.
+
+    Past TLS's own shutdown: that would turn the connection into one in clear text under the thread
+    that reads it, which would take what is encrypted for the peer's words.
+    """
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def _say_goodbye(connection: ssl.SSLSocket) -> None:
+    """Send close_notify (RFC 8446 6.1), without waiting for the peer's."""
+    with contextlib.suppress(OSError, ValueError):
+        connection.settimeout(0)
+        connection.unwrap()

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import importlib
 import os
@@ -17,11 +18,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType, ModuleType, TracebackType
+from typing import cast
 
 import structlog
 
-from dicom_node.errors import NodeStartError
+from dicom_node.errors import DeviceError
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.config.loading import load_settings
 from edge_runtime.config.settings import LoggingSettings, Settings
@@ -124,7 +126,7 @@ class RoleLock:
         os.close(self._handle)
 
 
-_EXPLAINED = (EdgeTriageError, NodeStartError, ModelEngineError, TelemetryError)
+_EXPLAINED = (EdgeTriageError, DeviceError, ModelEngineError, TelemetryError)
 """Errors at a start whose text is the remedy; none of them quotes a study."""
 
 Entry = Callable[[Settings, threading.Event, Pulse], int]
@@ -159,6 +161,12 @@ def read_memory() -> Memory:
     )
 
 
+# pydicom imports every codec and array library that it finds: 35 MB, for a process that looks at no
+# pixel. A module that is None here cannot be imported (importlib's documentation).
+_CODECS = ("numpy", "gdcm", "PIL", "pylibjpeg", "openjpeg", "rle", "jpeg_ls")
+_LEFT_OUT: Mapping[Role, tuple[str, ...]] = {Role.NODE: _CODECS}
+
+
 def main(arguments: list[str]) -> int:
     """Run one process until SIGTERM; 0 well, 1 it failed and should be started again."""
     role, entry_point, config = Role(arguments[0]), arguments[1], Path(arguments[2])
@@ -181,12 +189,22 @@ def main(arguments: list[str]) -> int:
             interval_s=settings.device.heartbeat_s,
         )
         # Loading takes seconds and holds nothing: until it is done, SIGTERM ends us at once.
-        entry = _load(entry_point)
+        entry = _load(entry_point, leave_out=_LEFT_OUT.get(role, ()))
         stop = _stop_on_sigterm()
         with RoleLock(settings.device.state_dir, role.value):
             code = entry(settings, stop, pulse)
     except _EXPLAINED as error:
         _log.error("process.refused", error=type(error).__name__, remedy=str(error))
+        return 1
+    except (OSError, sqlite3.Error) as error:
+        # The system's own text may hold a path of a study; its name for the fault does not.
+        number = getattr(error, "errno", None)
+        _log.error(
+            "process.refused",
+            error=type(error).__name__,
+            fault=errno.errorcode.get(number, "unknown") if number else "database",
+            remedy="the state folder cannot be used: free space, or see the system's log",
+        )
         return 1
     except Exception:  # noqa: BLE001 - a process's main is a boundary: log, exit, be started again
         _log.exception("process.failed")
@@ -195,7 +213,9 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def _load(entry_point: str) -> Entry:
+def _load(entry_point: str, *, leave_out: tuple[str, ...]) -> Entry:
+    for name in leave_out:
+        sys.modules.setdefault(name, cast("ModuleType", None))
     module, _, function = entry_point.partition(":")
     entry: Entry = getattr(importlib.import_module(module), function)
     return entry

@@ -9,7 +9,7 @@ import typer
 
 from edge_runtime.config.settings import LoggingSettings, LogLevel
 from edge_runtime.logs import configure_logs
-from tools import bench, config, demo, doctor, resend, run, send, studies
+from tools import bench, callers, config, demo, doctor, release, resend, run, send, studies
 
 app = typer.Typer(
     name="edge-triage",
@@ -23,6 +23,8 @@ app.command("send")(send.send)
 app.command("studies")(studies.studies)
 app.command("study")(studies.study)
 app.command("resend")(resend.resend)
+app.command("release")(release.release)
+app.command("callers")(callers.callers)
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")

@@ -1,4 +1,4 @@
-"""``edge-triage resend``: puts deliveries that were given up back into the outbox."""
+"""``edge-triage resend``: puts what was given up back into the outbox."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import typer
 
 from edge_runtime.clock import SystemClock
 from edge_runtime.model.delivery import Channel
+from edge_runtime.model.errand import ErrandKind
 from edge_runtime.store.deliveries import resend_dead_deliveries
+from edge_runtime.store.errands import resend_dead_errands
 from tools.console import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -36,8 +38,10 @@ def resend(
             for item in Channel
             if channel in {None, item}
         }
+        if channel is None:
+            counts |= {kind.value: resend_dead_errands(connection, kind, at) for kind in ErrandKind}
     if json:
         print_json({"resent": counts})
         return
     for name, count in counts.items():
-        out.print(f"{name}: {count} deliveries go out again")
+        out.print(f"{name}: {count} go out again")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from edge_runtime.model.clock import Instant, Mark, Stamp, interval_us
+from edge_runtime.store.procedure_steps import StepProgress
 from edge_runtime.store.worklist import AnalysisView, StudyDetail
 
 _INTERVALS: tuple[tuple[str, Mark, Mark], ...] = (
@@ -28,7 +29,16 @@ def report_study(detail: StudyDetail) -> dict[str, object]:
         "revision": study.revision,
         "raised": study.raised,
         "instances": study.instances,
+        "procedure_steps": [_step(step) for step in detail.steps],
         "analyses": [_analysis(item, detail.stamps) for item in study.analyses],
+    }
+
+
+def _step(step: StepProgress) -> dict[str, object]:
+    return {
+        "state": step.state.value,
+        "images": step.images,
+        "changed": _iso_us(step.changed_wall_us),
     }
 
 
@@ -85,5 +95,9 @@ def _name(stamp: Stamp) -> str:
 
 
 def _iso(at: Instant) -> str:
-    moment = datetime.fromtimestamp(at.wall_us / 1_000_000, tz=timezone.utc)
+    return _iso_us(at.wall_us)
+
+
+def _iso_us(wall_us: int) -> str:
+    moment = datetime.fromtimestamp(wall_us / 1_000_000, tz=timezone.utc)
     return moment.isoformat(timespec="milliseconds")

@@ -8,14 +8,23 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import timezone, tzinfo
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dicom_node.requestor import PeerAddress, RequestorTimeouts
+from dicom_node.tls import RequestorTls
+from edge_runtime.app.services import errand_couriers, make_forgetting
 from edge_runtime.clock import SystemClock
-from edge_runtime.config.settings import MqttVersion, PeerSettings, Settings, TelemetrySettings
+from edge_runtime.config.settings import (
+    MqttVersion,
+    NodeTlsSettings,
+    PeerSettings,
+    Settings,
+    TelemetrySettings,
+)
 from edge_runtime.outputs.contract import ReportingDevice, Sink
-from edge_runtime.outputs.courier import ChannelCourier, run_channels
+from edge_runtime.outputs.courier import ChannelCourier, Courier, run_channels
 from edge_runtime.outputs.forward import ForwardSink
 from edge_runtime.outputs.report_sink import ReportSink
 from edge_runtime.outputs.retry import RetryRule
@@ -25,6 +34,7 @@ from edge_runtime.process import Pulse, database_path, spool_path
 from edge_runtime.store.database import connect
 from edge_runtime.store.deliveries import return_leases
 from edge_runtime.store.device import read_device
+from edge_runtime.store.errands import return_errand_leases
 from engines.package import ModelPackage
 from telemetry.settings import MqttProtocol, MqttSettings, TlsSettings
 
@@ -43,8 +53,12 @@ def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
         contextlib.ExitStack() as stack,
     ):
         return_leases(connection)
+        return_errand_leases(connection)
         sinks = _sinks(settings, packages, stop, stack)
-        ticks: list[Callable[[], None]] = [pulse.beat]
+        ticks: list[Callable[[], None]] = [
+            pulse.beat,
+            make_forgetting(settings, connection, clock).tick,
+        ]
         if settings.telemetry.host is not None:
             link = stack.enter_context(
                 TelemetryLink(
@@ -61,7 +75,18 @@ def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
             )
             sinks.append(link.sink)
             ticks.append(link.tick)
-        couriers = {sink.channel.value: _channel_courier(settings, sink, clock) for sink in sinks}
+        couriers: dict[str, Courier] = {
+            sink.channel.value: _channel_courier(settings, sink, clock) for sink in sinks
+        }
+        couriers.update(
+            errand_couriers(
+                settings,
+                clock,
+                make_address=partial(peer_address, own=settings.node.tls),
+                timeouts=_timeouts(settings),
+                rule=_retry_rule(settings),
+            )
+        )
         pulse.ready()
 
         def tick_all() -> None:
@@ -102,16 +127,14 @@ def _sinks(
     stop: threading.Event,
     stack: contextlib.ExitStack,
 ) -> list[Sink]:
-    timeouts = RequestorTimeouts(
-        connect_s=min(settings.courier.timeout_s, 10.0), answer_s=settings.courier.timeout_s
-    )
+    timeouts = _timeouts(settings)
     sinks: list[Sink] = []
     report, forward = settings.outputs.structured_report, settings.outputs.forward
     if report.peer is not None:
         sinks.append(
             stack.enter_context(
                 ReportSink(
-                    peer_address(report.peer),
+                    peer_address(report.peer, settings.node.tls),
                     calling_ae_title=settings.node.ae_title,
                     device=_reporting_device(settings),
                     packages=packages,
@@ -122,7 +145,7 @@ def _sinks(
     if forward.peer is not None:
         sinks.append(
             ForwardSink(
-                peer_address(forward.peer),
+                peer_address(forward.peer, settings.node.tls),
                 calling_ae_title=settings.node.ae_title,
                 spool_dir=spool_path(settings),
                 stop=stop,
@@ -133,18 +156,28 @@ def _sinks(
 
 
 def _channel_courier(settings: Settings, sink: Sink, clock: SystemClock) -> ChannelCourier:
-    retry = settings.courier.retry
     return ChannelCourier(
         sink,
         database=database_path(settings),
         clock=clock,
-        rule=RetryRule(
-            first_delay_s=retry.first_delay_s,
-            max_delay_s=max(retry.max_delay_s, retry.first_delay_s),
-            max_attempts=retry.max_attempts,
-        ),
+        rule=_retry_rule(settings),
         lease_us=_us(settings.courier.lease_s),
         owner=f"courier-{os.getpid()}",
+    )
+
+
+def _timeouts(settings: Settings) -> RequestorTimeouts:
+    return RequestorTimeouts(
+        connect_s=min(settings.courier.timeout_s, 10.0), answer_s=settings.courier.timeout_s
+    )
+
+
+def _retry_rule(settings: Settings) -> RetryRule:
+    retry = settings.courier.retry
+    return RetryRule(
+        first_delay_s=retry.first_delay_s,
+        max_delay_s=max(retry.max_delay_s, retry.first_delay_s),
+        max_attempts=retry.max_attempts,
     )
 
 
@@ -171,9 +204,17 @@ def _site_timezone() -> tzinfo:
         return timezone.utc
 
 
-def peer_address(peer: PeerSettings) -> PeerAddress:
-    """Translate settings into those of the DICOM leaf."""
-    return PeerAddress(ae_title=peer.ae_title, host=peer.host, port=peer.port)
+def peer_address(peer: PeerSettings, own: NodeTlsSettings | None) -> PeerAddress:
+    """Translate settings into those of the DICOM leaf; ``own`` is what we prove ourselves with."""
+    tls = RequestorTls(
+        ca_file=peer.ca_file or (own.ca_file if own else None),
+        certificate_file=own.certificate_file if own else None,
+        key_file=own.key_file if own else None,
+        server_name=peer.tls_name,
+    )
+    return PeerAddress(
+        ae_title=peer.ae_title, host=peer.host, port=peer.port, tls=tls if peer.tls else None
+    )
 
 
 def _us(seconds: float) -> int:

@@ -49,11 +49,21 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise SettingsError(
                 f"{path}: larger than {_MAX_FILE_BYTES} bytes; is it the right file?"
             )
-        return tomllib.loads(content.decode("utf-8"))
+        return parse_toml(content.decode("utf-8"), path)
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: is not UTF-8 text: save it as UTF-8") from error
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML text, which is from ``path``.
+
+    Raises:
+        SettingsError: it is no TOML.
+    """
+    try:
+        return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and what int() says of a number without end
         raise SettingsError(f"{path}: is not TOML: {error}") from error
     except RecursionError as error:

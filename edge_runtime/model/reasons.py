@@ -55,6 +55,7 @@ class ReasonCode(str, Enum):
     UNDECODABLE_PIXELS = "undecodable_pixels"
     PIXELS_TOO_LARGE = "pixels_too_large"
     STUDY_TOO_LARGE = "study_too_large"
+    PROCEDURE_DISCONTINUED = "procedure_discontinued"
     # The device's own fault.
     IMAGES_LOST = "images_lost"
     ENGINE_FAILED = "engine_failed"
@@ -183,6 +184,9 @@ REASONS: Mapping[ReasonCode, ReasonEntry] = MappingProxyType(
         ),
         ReasonCode.STUDY_TOO_LARGE: _not_analysed(
             "The study holds more images than this device may analyse."
+        ),
+        ReasonCode.PROCEDURE_DISCONTINUED: _not_analysed(
+            "The scanner reported that the examination was broken off."
         ),
         ReasonCode.IMAGES_LOST: _failed("The device can no longer read images that it stored."),
         ReasonCode.ENGINE_FAILED: _failed("The model could not be run."),

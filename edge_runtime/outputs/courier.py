@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -147,8 +148,16 @@ class ChannelCourier:
         )
 
 
+class Courier(Protocol):
+    """What runs in a thread of its own."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until ``stop``."""
+        ...
+
+
 def run_channels(
-    couriers: dict[str, ChannelCourier], stop: threading.Event, on_tick: Callable[[], None]
+    couriers: Mapping[str, Courier], stop: threading.Event, on_tick: Callable[[], None]
 ) -> None:
     """Run every courier in a thread of its own until ``stop``; a thread that dies ends them all.
 

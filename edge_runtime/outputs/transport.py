@@ -1,4 +1,4 @@
-"""What a failed C-STORE means for a delivery: a stable code, and whether trying again can help."""
+"""What a refusal by a DICOM peer means: a stable code, and whether trying again can help."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from dicom_node.errors import (
     AssociationRejectedError,
     ContextRejectedError,
     DicomNodeError,
+    HandshakeError,
     PeerUnreachableError,
+    RequestRefusedError,
     StoreRefusedError,
+    TlsFileError,
 )
 from edge_runtime.errors import DeliveryError
 
@@ -20,6 +23,7 @@ class DeliveryCode(str, Enum):
 
     PEER_UNREACHABLE = "PEER_UNREACHABLE"
     ASSOCIATION_LOST = "ASSOCIATION_LOST"
+    TLS_FAILED = "TLS_FAILED"
     ASSOCIATION_REJECTED = "ASSOCIATION_REJECTED"
     CONTEXT_REJECTED = "CONTEXT_REJECTED"
     STORE_REFUSED_RESOURCES = "STORE_REFUSED_RESOURCES"
@@ -29,9 +33,12 @@ class DeliveryCode(str, Enum):
     DATA_SET_INVALID = "DATA_SET_INVALID"
     MODEL_PACKAGE_MISSING = "MODEL_PACKAGE_MISSING"
     INTERRUPTED = "INTERRUPTED"
+    REQUEST_REFUSED_RESOURCES = "REQUEST_REFUSED_RESOURCES"
+    REQUEST_REFUSED = "REQUEST_REFUSED"
 
 
 _PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.14: says nothing about the object
+_RESOURCE_LIMITATION = 0x0213  # PS3.7 C.5.25
 _OUT_OF_RESOURCES = 0xA7  # PS3.4 B.2.3: 0xA7xx
 
 
@@ -45,6 +52,8 @@ def delivery_error(error: DicomNodeError | OSError) -> DeliveryError:
         return _file_error(error)
     if isinstance(error, StoreRefusedError):
         return _refused(error.status)
+    if isinstance(error, RequestRefusedError):
+        return _request_refused(error)
     for kind, code in _RETRYABLE:
         if isinstance(error, kind):
             return _error(str(error), code)
@@ -57,10 +66,12 @@ def delivery_error(error: DicomNodeError | OSError) -> DeliveryError:
     return _error(str(error), DeliveryCode.DATA_SET_INVALID, permanent=True)
 
 
-# The first that fits: a lost association is a kind of unreachable peer.
+# The first that fits: a lost association, or none by TLS, is a kind of unreachable peer.
 _RETRYABLE: tuple[tuple[type[DicomNodeError], DeliveryCode], ...] = (
     (AssociationRejectedError, DeliveryCode.ASSOCIATION_REJECTED),
     (AssociationLostError, DeliveryCode.ASSOCIATION_LOST),
+    (HandshakeError, DeliveryCode.TLS_FAILED),
+    (TlsFileError, DeliveryCode.TLS_FAILED),
     (PeerUnreachableError, DeliveryCode.PEER_UNREACHABLE),
 )
 
@@ -72,6 +83,16 @@ def _refused(status: int) -> DeliveryError:
     return _error(
         f"{text}; its log says why, and then the delivery can be sent again",
         DeliveryCode.STORE_REFUSED,
+        permanent=True,
+    )
+
+
+def _request_refused(error: RequestRefusedError) -> DeliveryError:
+    if error.status in (_PROCESSING_FAILURE, _RESOURCE_LIMITATION):
+        return _error(f"{error}; it may be overloaded", DeliveryCode.REQUEST_REFUSED_RESOURCES)
+    return _error(
+        f"{error}; its log says why, and then it can be sent again",
+        DeliveryCode.REQUEST_REFUSED,
         permanent=True,
     )
 

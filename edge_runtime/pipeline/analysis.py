@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.model.finding import Broken, Refused, Result, Scored
-from edge_runtime.model.reasons import ReasonCode
+from edge_runtime.model.reasons import REASONS, ReasonCode
 from edge_runtime.pipeline.gate import check_series
 from edge_runtime.pipeline.models import ActiveModel
 from edge_runtime.pipeline.preprocess import PreparedSlice, assemble_input
@@ -35,6 +35,8 @@ class Work:
     load: Load = field(repr=False)
     max_instances: int
     max_pixel_bytes: int
+    is_discontinued: bool = False
+    """The scanner broke the examination off."""
     series_instance_uid: str | None = field(default=None, repr=False)
     selected: tuple[StudyInstance, ...] = field(default=(), repr=False)
     slices: tuple[PreparedSlice, ...] = field(default=(), repr=False)
@@ -70,6 +72,18 @@ def check_size(work: Work) -> Work | Result:
         detail = f"{count} images, at most {work.max_instances} allowed"
         return Refused(reason=ReasonCode.STUDY_TOO_LARGE, detail=detail)
     return work
+
+
+def check_procedure(work: Work) -> Work | Result:
+    """No model looks at an examination that was broken off; only its readers need to know why."""
+    if not work.is_discontinued:
+        return work
+    chosen = select_series(
+        (instance.header for instance in work.instances), work.model.package.selection
+    )
+    if isinstance(chosen, Rejected) and not REASONS[chosen.reason].in_scope:
+        return work
+    return Refused(reason=ReasonCode.PROCEDURE_DISCONTINUED)
 
 
 def choose_series(work: Work) -> Work | Result:

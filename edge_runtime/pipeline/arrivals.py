@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edge_runtime.model.clock import Instant
-from edge_runtime.pipeline.assembly import AssemblyView, StudyTally
+from edge_runtime.model.procedure_step import ProcedureStepState
+from edge_runtime.pipeline.assembly import AssemblyView, StepsView, StudyTally
+from edge_runtime.store.procedure_steps import (
+    MissingImages,
+    StepProgress,
+    missing_images,
+    steps_of_study,
+)
 from edge_runtime.store.studies import (
     ArrivedInstance,
     AssociationProgress,
@@ -35,6 +42,10 @@ class Arriving:
     last_stored_mono_us: int = 0
     longest_pause_us: int = 0
     look_again_mono_us: int = 0
+    study_instance_uid: str = field(default="", repr=False)
+    steps: StepsView | None = None
+    steps_seen: tuple[int, tuple[StepProgress, ...]] = (0, ())
+    """What ``steps`` was made from: how many instances, and which steps."""
 
     def add(self, instance: ArrivedInstance, stored_mono_us: int) -> None:
         """Count one instance; the first of a later revision starts the clock anew."""
@@ -46,6 +57,7 @@ class Arriving:
         self.longest_pause_us = max(self.longest_pause_us, pause)
         self.last_stored_mono_us = max(stored_mono_us, self.last_stored_mono_us)
         self.instances += 1
+        self.study_instance_uid = instance.header.study_instance_uid
         self.look_again_mono_us = 0
         self.tally.add(instance.header)
 
@@ -60,6 +72,8 @@ class Arriving:
             open_associations=sum(item.ended is None for item in associations),
             are_all_released=all(item.ended == "released" for item in associations),
             last_closed_mono_us=max(ends, default=None),
+            revision=self.revision,
+            steps=self.steps,
         )
 
 
@@ -107,6 +121,16 @@ class Arrivals:
         """Return the associations that brought instances of a study."""
         return associations_of(self._connection, study_id, boot_id=self._boot_id)
 
+    def ask_for_steps(self, study_id: int, arriving: Arriving) -> None:
+        """Read what the scanner said of its procedure steps, where anything is new."""
+        found = steps_of_study(self._connection, arriving.study_instance_uid, boot_id=self._boot_id)
+        if arriving.steps_seen == (arriving.instances, found):
+            return
+        arriving.steps_seen = (arriving.instances, found)
+        completed = [item.step_id for item in found if item.state is ProcedureStepState.COMPLETED]
+        missing = missing_images(self._connection, study_id, completed)
+        arriving.steps = _steps_view(found, missing) if found else None
+
     def reconsider(self) -> None:
         """Look at every study again: something other than an instance changed."""
         for arriving in self._studies.values():
@@ -130,3 +154,18 @@ class Arrivals:
                 arriving.add(earlier, earlier.stored_mono_us)
         arriving.add(instance, instance.stored_mono_us)
         self._unprepared.append(instance)
+
+
+def _steps_view(steps: tuple[StepProgress, ...], missing: MissingImages) -> StepsView:
+    states = [item.state for item in steps]
+    return StepsView(
+        in_progress=states.count(ProcedureStepState.IN_PROGRESS),
+        completed=states.count(ProcedureStepState.COMPLETED),
+        discontinued=states.count(ProcedureStepState.DISCONTINUED),
+        completed_without_images=sum(
+            item.state is ProcedureStepState.COMPLETED and not item.images for item in steps
+        ),
+        missing_images=missing.all,
+        missing_of_begun_series=missing.of_begun_series,
+        changed_mono_us=max(item.changed_mono_us for item in steps),
+    )

@@ -49,6 +49,23 @@ class SeriesView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepsView:
+    """What the scanner says of its procedure steps for a study (decision record 0012)."""
+
+    in_progress: int
+    completed: int
+    discontinued: int
+    completed_without_images: int
+    """Completed steps that name no image: they promise nothing that could be checked."""
+    missing_images: int
+    """Named by completed steps, and not here."""
+    missing_of_begun_series: int
+    """Of these, the ones of series that are here in part: they are on their way."""
+    changed_mono_us: int
+    """When the scanner last said something; 0 for another boot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AssemblyView:
     """What is known of one revision of a study; times are monotonic microseconds."""
 
@@ -63,6 +80,9 @@ class AssemblyView:
     """No association is open, and none of them was aborted or lost."""
     last_closed_mono_us: int | None
     """When the latest of them ended in any way."""
+    revision: int = 1
+    steps: StepsView | None = None
+    """None: the scanner said nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +118,48 @@ def decide(view: AssemblyView, now_mono_us: int, rules: AssemblyRules) -> Comple
     return Wait(until_mono_us=until_mono_us, expected=expected)
 
 
-def reopens(header: InstanceHeader) -> bool:
-    """Whether a late instance makes a complete study incomplete again: only images do.
+def is_discontinued(view: AssemblyView) -> bool:
+    """Whether the scanner broke the examination off, so that no model looks at this revision.
 
-    Our own report, sent back by a PACS, must not start the analysis that made it.
+    It speaks of the first revision, and of one that was being received when it said so. Images
+    that come after that are analysed as always: looking once too often harms less than not at all.
     """
-    return exclusion_of(header) is None
+    steps = view.steps
+    if steps is None or not steps.discontinued or steps.completed or steps.in_progress:
+        return False
+    return view.revision == 1 or steps.changed_mono_us >= view.first_stored_mono_us
+
+
+def _mpps_due(view: AssemblyView, rules: AssemblyRules) -> int | None:
+    """All steps have ended, and every image that they name is here."""
+    steps = view.steps
+    if steps is None:
+        return None
+    if is_discontinued(view):
+        # Images that were acquired before may still be in the scanner's queue.
+        return max(view.last_stored_mono_us, steps.changed_mono_us) + rules.quiet_closed_us
+    is_whole = steps.completed > 0 and not (
+        steps.in_progress or steps.completed_without_images or steps.missing_images
+    )
+    if not is_whole:
+        return None
+    return max(view.last_stored_mono_us + rules.settle_us, steps.changed_mono_us)
+
+
+def _is_overruled(view: AssemblyView) -> bool:
+    """The scanner said what counts, geometry and closed associations only let guess.
+
+    Either it broke the examination off, or it named images of a series that is here in part.
+    """
+    if view.steps is None:
+        return False
+    return view.steps.missing_of_begun_series > 0 or is_discontinued(view)
 
 
 def _counts_due(view: AssemblyView, rules: AssemblyRules) -> int | None:
-    if not view.series or any(series.missing_by_count != 0 for series in view.series):
+    if _is_overruled(view) or not view.series:
+        return None
+    if any(series.missing_by_count != 0 for series in view.series):
         return None
     return view.last_stored_mono_us + rules.settle_us
 
@@ -120,7 +172,7 @@ def _geometry_due(view: AssemblyView, rules: AssemblyRules) -> int | None:
     """
     if view.last_closed_mono_us is None or not view.are_all_released or not view.series:
         return None
-    if not all(
+    if _is_overruled(view) or not all(
         series.is_gapless_stack and series.images >= rules.min_stack_images
         for series in view.series
     ):
@@ -130,7 +182,7 @@ def _geometry_due(view: AssemblyView, rules: AssemblyRules) -> int | None:
 
 
 def _association_due(view: AssemblyView, rules: AssemblyRules) -> int | None:
-    if view.open_associations > 0 or view.last_closed_mono_us is None:
+    if _is_overruled(view) or view.open_associations > 0 or view.last_closed_mono_us is None:
         return None
     return max(view.last_closed_mono_us, view.last_stored_mono_us) + rules.quiet_closed_us
 
@@ -143,8 +195,9 @@ def _forced_due(view: AssemblyView, rules: AssemblyRules) -> int:
     return view.first_stored_mono_us + rules.longest_wait_us
 
 
-# The most certain first. CompletionReason.MPPS has no row before the node accepts MPPS.
+# The most certain first.
 RULES: tuple[tuple[CompletionReason, Callable[[AssemblyView, AssemblyRules], int | None]], ...] = (
+    (CompletionReason.MPPS, _mpps_due),
     (CompletionReason.COUNTS, _counts_due),
     (CompletionReason.GEOMETRY, _geometry_due),
     (CompletionReason.ASSOCIATION, _association_due),

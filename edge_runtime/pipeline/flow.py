@@ -18,6 +18,7 @@ from edge_runtime.pipeline.analysis import (
     Step,
     build_tensor,
     check_engine,
+    check_procedure,
     check_quality,
     check_size,
     choose_series,
@@ -74,6 +75,7 @@ STAGES: tuple[Stage, ...] = (
 
 ANALYSIS: tuple[Step, ...] = (
     check_size,
+    check_procedure,
     choose_series,
     check_quality,
     check_engine,

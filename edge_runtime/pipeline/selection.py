@@ -96,6 +96,14 @@ def exclusion_of(header: InstanceHeader) -> Exclusion | None:
     return None if header.has_pixel_data else Exclusion.NO_PIXEL_DATA
 
 
+def reopens(header: InstanceHeader) -> bool:
+    """Whether a late instance makes a complete study incomplete again: only images do.
+
+    Our own report, sent back by a PACS, must not start the analysis that made it.
+    """
+    return exclusion_of(header) is None
+
+
 def select_series(headers: Iterable[InstanceHeader], rules: SelectionRules) -> Selected | Rejected:
     """Choose the one series that passes every rule and is preferred among those that do.
 

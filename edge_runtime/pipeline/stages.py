@@ -17,7 +17,7 @@ from edge_runtime.model.finding import Broken, Refused, Result
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.pipeline.analysis import Step, Work, run_steps
 from edge_runtime.pipeline.arrivals import Arrivals, Arriving
-from edge_runtime.pipeline.assembly import AssemblyRules, Complete, decide
+from edge_runtime.pipeline.assembly import AssemblyRules, Complete, decide, is_discontinued
 from edge_runtime.pipeline.decode import read_pixels
 from edge_runtime.pipeline.errors import StopRequestedError, StudyDataError
 from edge_runtime.pipeline.models import ActiveModel
@@ -84,6 +84,7 @@ def complete_next(pipeline: Pipeline) -> bool:
     for progress, arriving in pipeline.arrivals.receiving():
         if now_us < _earliest_us(arriving, pipeline.rules.assembly):
             continue
+        pipeline.arrivals.ask_for_steps(progress.study_id, arriving)
         view = arriving.view(pipeline.arrivals.associations(progress.study_id))
         answer = decide(view, now_us, pipeline.rules.assembly)
         if not isinstance(answer, Complete):
@@ -94,6 +95,7 @@ def complete_next(pipeline: Pipeline) -> bool:
             progress.study_id,
             instances_seen=arriving.instances,
             reason=answer.reason,
+            is_discontinued=is_discontinued(view),
             models=[model.planned for model in pipeline.models],
             channels=pipeline.channels_at_completion,
             at=pipeline.clock.now(),
@@ -184,6 +186,7 @@ def _result_of(
     work = Work(
         model=model,
         instances=claim.instances,
+        is_discontinued=claim.is_discontinued,
         load=_LeasedLoad(pipeline, claim, model),
         max_instances=pipeline.rules.max_instances,
         max_pixel_bytes=pipeline.rules.max_pixel_bytes,

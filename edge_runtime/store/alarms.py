@@ -12,10 +12,14 @@ from edge_runtime.model.clock import Instant
 class AlarmCode(str, Enum):
     """What may be wrong on a device; stable, sent as telemetry."""
 
+    COMMITMENT_DEAD = "COMMITMENT_DEAD"
     CONFLICTING_DUPLICATE = "CONFLICTING_DUPLICATE"
     DELIVERY_DEAD = "DELIVERY_DEAD"
+    DISK_PRESSURE = "DISK_PRESSURE"
     FILE_MISSING = "FILE_MISSING"
     MODEL_REFUSED = "MODEL_REFUSED"
+    MPPS_RELAY_DEAD = "MPPS_RELAY_DEAD"
+    RETENTION_OVERDUE = "RETENTION_OVERDUE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

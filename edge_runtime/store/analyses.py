@@ -50,6 +50,8 @@ class ClaimedAnalysis:
     model_version: str
     urgency: int
     attempts: int
+    is_discontinued: bool
+    """The scanner broke the examination off."""
     instances: tuple[StudyInstance, ...] = field(repr=False)
 
 
@@ -62,11 +64,13 @@ def complete_study(
     models: Sequence[PlannedAnalysis],
     channels: Sequence[Channel],
     at: Instant,
+    is_discontinued: bool = False,
 ) -> bool:
     """Declare a study complete, and queue one analysis for each model.
 
-    ``channels`` are those that do not wait for a decision (forward). Returns False, and changes
-    nothing, when more instances have arrived than the decision had seen.
+    ``channels`` are those that do not wait for a decision (forward). ``is_discontinued``: the
+    scanner broke the examination off, so that no model will look at it. Returns False, and
+    changes nothing, when more instances have arrived than the decision had seen.
     """
     with transaction(connection):
         row = connection.execute("SELECT * FROM study WHERE id = ?", (study_id,)).fetchone()
@@ -74,8 +78,8 @@ def complete_study(
             return False
         state = next_state(STUDY_TRANSITIONS, StudyState(row["state"]), StudyEvent.COMPLETED)
         connection.execute(
-            "UPDATE study SET state = ?, completion_reason = ? WHERE id = ?",
-            (state.value, reason.value, study_id),
+            "UPDATE study SET state = ?, completion_reason = ?, is_discontinued = ? WHERE id = ?",
+            (state.value, reason.value, int(is_discontinued), study_id),
         )
         stamp(connection, study_id, row["revision"], Mark.COMPLETE, at)
         planned = models or (
@@ -129,18 +133,19 @@ def claim_analysis(
         row = rows[0]
         subject = row["model_name"]
         stamp(connection, row["study_id"], row["revision"], Mark.STARTED, at, subject=subject)
-        study_key = connection.execute(
-            "SELECT study_key FROM study WHERE id = ?", (row["study_id"],)
-        ).fetchone()["study_key"]
+        study = connection.execute(
+            "SELECT study_key, is_discontinued FROM study WHERE id = ?", (row["study_id"],)
+        ).fetchone()
         return ClaimedAnalysis(
             analysis_id=row["id"],
             study_id=row["study_id"],
-            study_key=study_key,
+            study_key=study["study_key"],
             revision=row["revision"],
             model_name=row["model_name"],
             model_version=row["model_version"],
             urgency=row["urgency"],
             attempts=row["attempts"],
+            is_discontinued=bool(study["is_discontinued"]),
             instances=read_instances(connection, row["study_id"], up_to_revision=row["revision"]),
         )
 

@@ -8,17 +8,17 @@ from typing import Any
 
 from dicom_node.instance import InstanceHeader, StudyIdentity
 
+_HEADER_FIELDS = tuple(field.name for field in dataclasses.fields(InstanceHeader))
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _IDENTITY_FIELDS = tuple(field.name for field in dataclasses.fields(StudyIdentity))
 
 
 def encode_header(header: InstanceHeader) -> str:
     """Return the header as JSON; absent attributes are left out."""
     values = {
-        field.name: value
-        for field in dataclasses.fields(InstanceHeader)
-        if (value := getattr(header, field.name)) is not None
+        name: value for name in _HEADER_FIELDS if (value := getattr(header, name)) is not None
     }
-    return json.dumps(values, separators=(",", ":"))
+    return _ENCODER.encode(values)
 
 
 def decode_header(text: str) -> InstanceHeader:

@@ -1,7 +1,12 @@
 """The index of received instances: what makes a C-STORE Success true.
 
 Implements ``dicom_node.inbox.Inbox``. Called from one thread for each association; one connection
-and one lock serve them all, since SQLite has a single writer anyway.
+and one lock serve them all, since SQLite has a single writer anyway. Whoever gets the lock commits
+for all that wait, so that associations which store at the same time share one transaction.
+
+A row is derived from its file, which is durable before the row is written: the commit of a row need
+not wait for the disk, since after a power failure the start-up scan makes again what was lost
+(decision record 0011). Whatever no file tells is committed with a sync.
 """
 
 from __future__ import annotations
@@ -11,22 +16,75 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
 
 import structlog
 
-from dicom_node.inbox import RecordResult
+from dicom_node.inbox import Held
 from dicom_node.instance import InstanceHeader, StoredInstance
 from edge_runtime.clock import Clock
 from edge_runtime.model.clock import Instant, Mark
 from edge_runtime.model.study import STUDY_TRANSITIONS, StudyEvent, StudyState
 from edge_runtime.model.transitions import next_state
-from edge_runtime.store.alarms import AlarmCode, raise_alarm
+from edge_runtime.store.alarms import AlarmCode, clear_alarm, raise_alarm
 from edge_runtime.store.analyses import supersede_undecided
 from edge_runtime.store.codec import encode_header, encode_identity
 from edge_runtime.store.database import transaction
 from edge_runtime.store.stamps import move_stamp, stamp
 
 _log = structlog.get_logger()
+
+
+# After a crash of the process the row is there in any case; after one of the machine it may not be.
+_UNSYNCED, _SYNCED = "PRAGMA synchronous = NORMAL", "PRAGMA synchronous = FULL"
+# A peer's holdings shrink only by retention, which needs no quick answer.
+_HOLDINGS_AGE_US = 5_000_000
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """One instance that waits to be recorded, and what became of it."""
+
+    instance: StoredInstance
+    is_done: bool = False
+    held: Held | None = None
+    error: Exception | None = None
+
+    def finish(self, held: Held | None) -> None:
+        self.held = held
+        self.is_done = True
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.is_done = True
+
+
+class _Holdings:
+    """Bytes in the spool by peer: summed up now and then, counted on in between."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._bytes: dict[str, int] = {}
+        self._until_us: dict[str, int] = {}
+
+    def of(self, calling_ae_title: str, now_us: int) -> int:
+        if now_us >= self._until_us.get(calling_ae_title, 0):
+            self._bytes[calling_ae_title] = self._sum(calling_ae_title)
+            self._until_us[calling_ae_title] = now_us + _HOLDINGS_AGE_US
+        return self._bytes[calling_ae_title]
+
+    def add(self, instance: StoredInstance) -> None:
+        if instance.calling_ae_title in self._bytes:
+            self._bytes[instance.calling_ae_title] += instance.file_bytes
+
+    def _sum(self, calling_ae_title: str) -> int:
+        row = self._connection.execute(
+            "SELECT coalesce(sum(file_bytes), 0) FROM instance "
+            "JOIN association ON association.id = association_id WHERE calling_ae_title = ?",
+            (calling_ae_title,),
+        ).fetchone()
+        return int(row[0])
 
 
 class SqliteInbox:
@@ -44,6 +102,10 @@ class SqliteInbox:
         self._clock = clock
         self._reopens = reopens
         self._lock = threading.Lock()
+        self._queue_lock = threading.Lock()
+        self._queue: list[_Ticket] = []
+        self._holdings = _Holdings(connection)
+        connection.execute(_UNSYNCED)
 
     def association_opened(self, association_id: str, calling_ae_title: str, address: str) -> None:
         """Note an association that is about to record its first instance."""
@@ -67,29 +129,95 @@ class SqliteInbox:
         with self._writing():
             self._end_associations("lost", at, None)
 
-    def record(self, instance: StoredInstance) -> RecordResult:
-        """Make a durable row for an instance whose file is durable."""
+    def record(self, instance: StoredInstance) -> Held | None:
+        """Make a durable row for an instance whose file is durable; see ``Inbox.record``."""
+        ticket = _Ticket(instance)
+        with self._queue_lock:
+            self._queue.append(ticket)
+        with self._lock:
+            if not ticket.is_done:
+                self._record_waiting()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.held
+
+    def _record_waiting(self) -> None:
+        """Record all that wait in one transaction; if that fails, each in its own."""
+        with self._queue_lock:
+            waiting, self._queue = self._queue, []
+        try:
+            self._record_together(waiting)
+        except Exception as error:  # noqa: BLE001 - the error is raised in each waiting thread
+            if len(waiting) == 1:
+                waiting[0].fail(error)
+                return
+            for ticket in waiting:
+                self._record_alone(ticket)
+
+    def _record_alone(self, ticket: _Ticket) -> None:
+        try:
+            self._record_together([ticket])
+        except Exception as error:  # noqa: BLE001 - the error is raised in the waiting thread
+            ticket.fail(error)
+
+    def _record_together(self, tickets: list[_Ticket]) -> None:
+        at = self._clock.now()
+        with transaction(self._connection):
+            held = [self._record_one(ticket.instance, at) for ticket in tickets]
+        for ticket, found in zip(tickets, held, strict=True):
+            ticket.finish(found)
+            if found is None:
+                self._holdings.add(ticket.instance)
+
+    def _record_one(self, instance: StoredInstance, at: Instant) -> Held | None:
+        study, is_new = self._study_of(instance, at)
+        path = None if is_new else self._path_of(instance, study["id"])
+        if path is None:
+            self._insert(instance, study, at, is_new=is_new)
+            return None
+        # The start-up scan may meet a file whose row was committed.
+        return None if path == instance.path else Held(path=path)
+
+    def _path_of(self, instance: StoredInstance, study_id: int) -> str | None:
+        row = self._connection.execute(
+            "SELECT path FROM instance WHERE study_id = ? AND series_instance_uid = ? "
+            "AND sop_instance_uid = ?",
+            (study_id, instance.header.series_instance_uid, instance.header.sop_instance_uid),
+        ).fetchone()
+        return row["path"] if row else None
+
+    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> bool:
+        """Note a conflicting duplicate, and raise an alarm; see ``Inbox.record_conflict``."""
         at = self._clock.now()
         with self._writing():
-            study = self._study_of(instance, at)
             known = self._connection.execute(
-                "SELECT id, data_set_digest, path FROM instance WHERE study_id = ? "
-                "AND series_instance_uid = ? AND sop_instance_uid = ?",
-                (
-                    study["id"],
-                    instance.header.series_instance_uid,
-                    instance.header.sop_instance_uid,
-                ),
+                "SELECT id, study_id FROM instance WHERE path = ?", (held.path,)
             ).fetchone()
             if known is None:
-                self._insert(instance, study, at)
-                return RecordResult.STORED
-            if known["path"] == instance.path:
-                return RecordResult.STORED  # the start-up scan met a file whose row was committed
-            if known["data_set_digest"] == instance.data_set_digest:
-                return RecordResult.DUPLICATE
-            self._quarantine(instance, known["id"], study["id"], at)
-            return RecordResult.CONFLICT
+                return False
+            self._quarantine(instance, known["id"], known["study_id"], digest, at)
+            row = self._connection.execute(
+                "SELECT path FROM quarantine WHERE instance_id = ? AND data_set_digest = ?",
+                (known["id"], digest),
+            ).fetchone()
+            return bool(row["path"] == instance.path)
+
+    def replace_file(self, instance: StoredInstance, held: Held) -> bool:
+        """Let a row whose file is gone point to another; see ``Inbox.replace_file``."""
+        at = self._clock.now()
+        with self._writing():
+            found = self._connection.execute(
+                "UPDATE instance SET path = ?, file_bytes = ?, header = ? WHERE path = ?",
+                (instance.path, instance.file_bytes, encode_header(instance.header), held.path),
+            )
+            clear_alarm(self._connection, AlarmCode.FILE_MISSING, held.path, at)
+            return found.rowcount > 0
+
+    def held_bytes(self, calling_ae_title: str) -> int:
+        """Return the bytes in the spool that came from a peer; see ``Inbox.held_bytes``."""
+        now_us = self._clock.now().mono_us
+        with self._lock:
+            return self._holdings.of(calling_ae_title, now_us)
 
     def known_paths(self) -> frozenset[str]:
         """Return every path that a row points to, for the start-up scan."""
@@ -116,8 +244,13 @@ class SqliteInbox:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._lock, transaction(self._connection):
-            yield
+        with self._lock:
+            self._connection.execute(_SYNCED)
+            try:
+                with transaction(self._connection):
+                    yield
+            finally:
+                self._connection.execute(_UNSYNCED)
 
     def _end_associations(self, ended: str, at: Instant, association_id: str | None) -> None:
         self._connection.execute(
@@ -126,34 +259,44 @@ class SqliteInbox:
             (ended, at.wall_us, at.mono_us, association_id, association_id),
         )
 
-    def _study_of(self, instance: StoredInstance, at: Instant) -> sqlite3.Row:
+    def _study_of(self, instance: StoredInstance, at: Instant) -> tuple[sqlite3.Row, bool]:
+        """Return the study's row, and whether it was made just now."""
         uid = instance.header.study_instance_uid
+        found = self._find_study(uid)
+        if found is not None:
+            return found, False
         self._connection.execute(
             "INSERT INTO study (study_key, study_instance_uid, identity, state, revision, "
-            "received_wall_us) VALUES (?, ?, ?, ?, 1, ?) ON CONFLICT DO NOTHING",
+            "received_wall_us) VALUES (?, ?, ?, ?, ?, ?)",
             (
                 f"s{secrets.token_hex(6)}",
                 uid,
                 encode_identity(instance.identity),
                 StudyState.RECEIVING.value,
+                1,
                 at.wall_us,
             ),
         )
-        row: sqlite3.Row = self._connection.execute(
-            "SELECT * FROM study WHERE study_instance_uid = ?", (uid,)
+        return cast("sqlite3.Row", self._find_study(uid)), True
+
+    def _find_study(self, uid: str) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._connection.execute(
+            "SELECT id, study_key, state, revision FROM study WHERE study_instance_uid = ?", (uid,)
         ).fetchone()
         return row
 
-    def _insert(self, instance: StoredInstance, study: sqlite3.Row, at: Instant) -> None:
+    def _insert(
+        self, instance: StoredInstance, study: sqlite3.Row, at: Instant, *, is_new: bool
+    ) -> None:
         study_id, revision = study["id"], study["revision"]
-        receiving = study["state"] == StudyState.RECEIVING.value
-        if not receiving and self._reopens(instance.header):
+        is_receiving = study["state"] == StudyState.RECEIVING.value
+        if not is_receiving and self._reopens(instance.header):
             revision = self._reopen(study)
-            receiving = True
+            is_receiving = is_new = True
         self._connection.execute(
             "INSERT INTO instance (study_id, revision, series_instance_uid, sop_instance_uid, "
-            "header, path, file_bytes, data_set_digest, association_id, stored_wall_us, "
-            "stored_mono_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "header, path, file_bytes, association_id, stored_wall_us, stored_mono_us) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 study_id,
                 revision,
@@ -162,7 +305,6 @@ class SqliteInbox:
                 encode_header(instance.header),
                 instance.path,
                 instance.file_bytes,
-                instance.data_set_digest,
                 instance.association_id or None,
                 at.wall_us,
                 at.mono_us,
@@ -171,8 +313,9 @@ class SqliteInbox:
         self._connection.execute(
             "UPDATE study SET instances = instances + 1 WHERE id = ?", (study_id,)
         )
-        if receiving:
-            stamp(self._connection, study_id, revision, Mark.FIRST_STORED, at)
+        if is_receiving:
+            if is_new:
+                stamp(self._connection, study_id, revision, Mark.FIRST_STORED, at)
             move_stamp(self._connection, study_id, revision, Mark.LAST_STORED, at)
 
     def _reopen(self, study: sqlite3.Row) -> int:
@@ -187,7 +330,12 @@ class SqliteInbox:
         return revision
 
     def _quarantine(
-        self, instance: StoredInstance, instance_id: int, study_id: int, at: Instant
+        self,
+        instance: StoredInstance,
+        instance_id: int,
+        study_id: int,
+        digest: str,
+        at: Instant,
     ) -> None:
         self._connection.execute(
             "INSERT INTO quarantine (instance_id, path, data_set_digest, association_id, "
@@ -195,7 +343,7 @@ class SqliteInbox:
             (
                 instance_id,
                 instance.path,
-                instance.data_set_digest,
+                digest,
                 instance.association_id or None,
                 at.wall_us,
             ),

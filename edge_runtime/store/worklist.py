@@ -13,6 +13,7 @@ from edge_runtime.model.delivery import Channel, DeliveryState
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.model.study import CompletionReason, StudyState
 from edge_runtime.store.codec import decode_identity
+from edge_runtime.store.procedure_steps import StepProgress, steps_of_study
 from edge_runtime.store.stamps import read_stamps
 
 
@@ -77,6 +78,8 @@ class StudyDetail:
 
     study: StudyView
     stamps: tuple[Stamp, ...]
+    steps: tuple[StepProgress, ...] = ()
+    """What the scanner says of its procedure steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +185,17 @@ def find_study(connection: sqlite3.Connection, key_or_uid: str) -> StudyDetail |
     if not rows:
         return None
     (view,) = _views(connection, rows)
-    return StudyDetail(study=view, stamps=read_stamps(connection, view.study_id))
+    return StudyDetail(
+        study=view,
+        stamps=read_stamps(connection, view.study_id),
+        steps=steps_of_study(connection, view.study_instance_uid),
+    )
+
+
+def holds_study(connection: sqlite3.Connection, study_id: int) -> bool:
+    """Say whether the study is still on the device."""
+    row = connection.execute("SELECT 1 FROM study WHERE id = ?", (study_id,)).fetchone()
+    return row is not None
 
 
 def count_studies(connection: sqlite3.Connection) -> int:

@@ -14,16 +14,17 @@ from edge_runtime.web.context import ModelWords
 from edge_runtime.web.lines import Line, Verdict, line_of
 from edge_runtime.web.reading import is_silent
 from edge_runtime.web.words import (
-    ALARM_WORDS,
     CHANNEL_WORDS,
     COMPLETION_WORDS,
     MARK_WORDS,
     ROLE_WORDS,
+    alarm_words,
     clean_text,
     delivery_words,
     duration_words,
     offset_words,
     person_words,
+    step_words,
 )
 
 _MIB = 1024 * 1024
@@ -78,6 +79,8 @@ class StudyPage:
     referring_physician: str = field(repr=False)
     study_date: str = field(repr=False)
     completion: str
+    steps: tuple[str, ...]
+    """What the scanner says of its procedure steps."""
     analyses: tuple[AnalysisPart, ...]
     earlier: tuple[AnalysisPart, ...]
     clock: tuple[ClockTable, ...]
@@ -127,6 +130,7 @@ def study_page(detail: StudyDetail, models: Mapping[str, ModelWords]) -> StudyPa
         referring_physician=person_words(study.identity.referring_physician_name),
         study_date=clean_text(study.identity.study_date),
         completion=COMPLETION_WORDS[study.completion_reason] if study.completion_reason else "",
+        steps=tuple(step_words(step) for step in detail.steps),
         analyses=tuple(_part(verdict) for verdict in line.verdicts),
         earlier=tuple(_part(verdict) for verdict in line.earlier),
         clock=_clock(detail.stamps, models),
@@ -221,7 +225,7 @@ def device_page(
         processes=tuple(_process_row(process, now.wall_us) for process in processes),
         alarms=tuple(
             AlarmRow(
-                words=ALARM_WORDS[alarm.code],
+                words=alarm_words(alarm),
                 code=alarm.code.value,
                 study_key=alarm.study_key,
                 raised_wall_us=alarm.raised_wall_us,

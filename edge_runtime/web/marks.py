@@ -8,14 +8,16 @@ from collections.abc import Collection, Iterable
 from edge_runtime.model.clock import Instant, Mark
 from edge_runtime.store.database import transaction
 from edge_runtime.store.stamps import stamp
-from edge_runtime.store.worklist import find_study
+from edge_runtime.store.worklist import find_study, holds_study
 from edge_runtime.web.lines import Shown
 
 
 def mark_shown(connection: sqlite3.Connection, shown: Iterable[Shown], at: Instant) -> None:
-    """Stamp outcomes as shown in a browser for the first time."""
+    """Stamp outcomes as shown in a browser for the first time, unless the study left since."""
     with transaction(connection):
         for item in shown:
+            if not holds_study(connection, item.study_id):
+                continue
             stamp(
                 connection,
                 item.study_id,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_runtime.store.alarms import AlarmCode, standing_alarms
+from edge_runtime.store.alarms import standing_alarms
 from edge_runtime.store.processes import ProcessView, Role, list_processes
 from edge_runtime.store.worklist import (
     WorklistCounts,
@@ -17,7 +17,7 @@ from edge_runtime.store.worklist import (
 )
 from edge_runtime.web.context import ModelWords
 from edge_runtime.web.lines import LINE_MARKS, Line, line_of
-from edge_runtime.web.words import ALARM_WORDS, SILENT_WORDS
+from edge_runtime.web.words import SILENT_WORDS, alarm_words
 
 PAGE_LINES = 100
 """A page stays below 200 KB with this many lines, and nobody reads further down on a monitor."""
@@ -85,10 +85,10 @@ def _read_warnings(connection: sqlite3.Connection, now_wall_us: int) -> tuple[No
         for process in list_processes(connection)
         if is_silent(process, now_wall_us)
     ]
-    alarms: Counter[AlarmCode] = Counter(alarm.code for alarm in standing_alarms(connection))
+    alarms = Counter(alarm_words(alarm) for alarm in standing_alarms(connection))
     return (
         *silent,
-        *(Notice(words=ALARM_WORDS[code], count=count) for code, count in alarms.items()),
+        *(Notice(words=words, count=count) for words, count in alarms.items()),
     )
 
 

@@ -9,8 +9,11 @@ from types import MappingProxyType
 
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.delivery import Channel, DeliveryState
+from edge_runtime.model.holding import HoldCause
+from edge_runtime.model.procedure_step import ProcedureStepState
 from edge_runtime.model.study import CompletionReason
-from edge_runtime.store.alarms import AlarmCode
+from edge_runtime.store.alarms import Alarm, AlarmCode
+from edge_runtime.store.procedure_steps import StepProgress
 from edge_runtime.store.processes import Role
 from edge_runtime.store.worklist import DeliveryView
 
@@ -48,6 +51,14 @@ COMPLETION_WORDS: Mapping[CompletionReason, str] = MappingProxyType(
     }
 )
 
+STEP_WORDS: Mapping[ProcedureStepState, str] = MappingProxyType(
+    {
+        ProcedureStepState.IN_PROGRESS: "in progress",
+        ProcedureStepState.COMPLETED: "completed",
+        ProcedureStepState.DISCONTINUED: "broken off",
+    }
+)
+
 CHANNEL_WORDS: Mapping[Channel, str] = MappingProxyType(
     {
         Channel.STRUCTURED_REPORT: "Structured report to the PACS",
@@ -58,14 +69,35 @@ CHANNEL_WORDS: Mapping[Channel, str] = MappingProxyType(
 
 ALARM_WORDS: Mapping[AlarmCode, str] = MappingProxyType(
     {
+        AlarmCode.COMMITMENT_DEAD: (
+            "A scanner could not be told which of its images are stored here, and was given up."
+        ),
         AlarmCode.CONFLICTING_DUPLICATE: (
             "An image arrived a second time with other content. Both are kept; the first counts."
         ),
         AlarmCode.DELIVERY_DEAD: "A result could not be delivered and was given up.",
+        AlarmCode.DISK_PRESSURE: "The disk is almost full, and no study may leave to make room.",
         AlarmCode.FILE_MISSING: "A stored image is missing on the device's disk.",
         AlarmCode.MODEL_REFUSED: "A model was refused at start, so nothing is analysed with it.",
+        AlarmCode.MPPS_RELAY_DEAD: (
+            "A procedure step could not be passed on to the system upstream and was given up."
+        ),
+        AlarmCode.RETENTION_OVERDUE: "Studies stay here longer than they should.",
     }
 )
+
+HOLD_WORDS: Mapping[HoldCause, str] = MappingProxyType(
+    {
+        HoldCause.RECEIVING: "They are not complete yet.",
+        HoldCause.UNDECIDED: "They wait for their analysis.",
+        HoldCause.UNDELIVERED: "Their results wait to be delivered.",
+        HoldCause.GIVEN_UP: "Their results were given up on the way and can be sent again.",
+        HoldCause.PROMISED: "A scanner was told that they are kept.",
+        HoldCause.TOO_YOUNG: "They were decided only just now.",
+        HoldCause.OTHER_FILES: "Something other than studies fills the disk.",
+    }
+)
+_HELD_ALARMS = frozenset({AlarmCode.DISK_PRESSURE, AlarmCode.RETENTION_OVERDUE})
 
 ROLE_WORDS: Mapping[Role, str] = MappingProxyType(
     {
@@ -98,6 +130,20 @@ _SENT_WORDS: Mapping[Channel, str] = MappingProxyType(
         Channel.TELEMETRY: "Sent, not confirmed yet",
     }
 )
+
+
+def alarm_words(alarm: Alarm) -> str:
+    """Say what is wrong, and why studies stay where that is the matter."""
+    words = ALARM_WORDS[alarm.code]
+    if alarm.code in _HELD_ALARMS:
+        return f"{words} {HOLD_WORDS[HoldCause(alarm.subject)]}"
+    return words
+
+
+def step_words(step: StepProgress) -> str:
+    """Say what the scanner says of one procedure step."""
+    images = "1 image" if step.images == 1 else f"{step.images} images"
+    return f"{STEP_WORDS[step.state]}, {images} named" if step.images else STEP_WORDS[step.state]
 
 
 def delivery_words(delivery: DeliveryView) -> str:

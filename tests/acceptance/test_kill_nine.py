@@ -23,7 +23,6 @@ from simulators.waiting import wait_until
 from simulators.witness_pacs import WitnessPacs
 
 from dicom_node.headers import scan_file
-from dicom_node.reconcile import data_set_digest
 from dicom_node.requestor import PeerAddress
 from dicom_node.spool import Spool
 from edge_runtime.model.analysis import AnalysisState
@@ -181,19 +180,16 @@ def _assert_what_was_acknowledged_is_held(
     assert len(scanner.stored) == len(scanner.studies) * SLICES
     rows = {
         row["sop_instance_uid"]: row
-        for row in connection.execute(
-            "SELECT sop_instance_uid, path, data_set_digest FROM instance"
-        )
+        for row in connection.execute("SELECT sop_instance_uid, path FROM instance")
     }
     assert rows.keys() == scanner.stored.keys()
     for uid, sent in scanner.stored.items():
-        digest = _digest_of(sent)
-        assert rows[uid]["data_set_digest"] == digest
-        assert _digest_of(site.state_dir / "spool" / rows[uid]["path"]) == digest
+        stored = site.state_dir / "spool" / rows[uid]["path"]
+        assert _data_set(stored) == _data_set(sent)
 
 
-def _digest_of(path: Path) -> str:
-    return data_set_digest(path, scan_file(path).meta.data_set_offset)
+def _data_set(path: Path) -> bytes:
+    return path.read_bytes()[scan_file(path).meta.data_set_offset :]
 
 
 def _assert_files_and_rows_agree(connection: sqlite3.Connection, site: Site) -> None:

@@ -31,7 +31,10 @@ from edge_runtime.store.analyses import (
     finish_analysis,
 )
 from edge_runtime.store.database import connect
+from edge_runtime.store.device import read_device
+from edge_runtime.store.holdings import advance_age_clock, read_holdings
 from edge_runtime.store.inbox import SqliteInbox
+from edge_runtime.store.retention import begin_departure, end_departure, take_files
 from edge_runtime.store.worklist import find_study, list_studies
 from edge_runtime.web.context import ModelWords, WebContext
 from edge_runtime.web.server import serve
@@ -223,7 +226,6 @@ class Device:
                 identity=StudyIdentity(patient_name=NAME, study_description="CT head"),
                 path="1/1",
                 file_bytes=1,
-                data_set_digest="0",
                 calling_ae_title="SCANNER",
                 association_id="association",
             )
@@ -254,6 +256,17 @@ class Device:
             channels=(),
             at=self._clock.now(),
         )
+
+    def leave(self) -> None:
+        """Let the study go, as retention does."""
+        now = self._clock.now()
+        read_device(self.connection)
+        advance_age_clock(self.connection, now)
+        (holding,) = read_holdings(self.connection, now)
+        assert begin_departure(self.connection, holding, now)
+        while take_files(self.connection, holding.study_id, limit=10):
+            pass
+        end_departure(self.connection, holding.study_id)
 
     def marks(self) -> set[Mark]:
         """Return what has been stamped."""
@@ -306,6 +319,22 @@ def test_the_study_page_follows_the_study(browser: Browser, page_url: str, devic
     browser.evaluate('document.querySelector("#main button").click()')
     browser.wait_until('document.querySelector("#main .done")')
     assert Mark.ACKNOWLEDGED in device.marks()
+
+
+def test_the_study_page_says_that_its_study_has_left(
+    browser: Browser, page_url: str, device: Device
+) -> None:
+    device.receive()
+    device.flag()
+    (study,) = list_studies(device.connection, limit=2)
+    browser.open(f"{page_url}study/{study.study_key}")
+    browser.wait_until('document.querySelector("#main .badge.suspected")')
+    device.leave()
+    browser.wait_until(
+        'document.getElementById("main").textContent.includes("may have left the device")'
+    )
+    assert "Doe" not in browser.evaluate("document.documentElement.textContent")
+    assert "Doe" not in browser.evaluate("document.title")
 
 
 def test_a_page_that_lost_the_device_says_that_its_data_may_be_old(

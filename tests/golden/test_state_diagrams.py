@@ -13,6 +13,8 @@ from typing import Any
 
 from edge_runtime.model.analysis import ANALYSIS_TRANSITIONS, AnalysisState
 from edge_runtime.model.delivery import DELIVERY_TRANSITIONS, DeliveryState
+from edge_runtime.model.errand import ERRAND_TRANSITIONS, ErrandState
+from edge_runtime.model.procedure_step import PROCEDURE_STEP_TRANSITIONS, ProcedureStepState
 from edge_runtime.model.study import STUDY_TRANSITIONS, StudyState
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "states.md"
@@ -26,6 +28,12 @@ DIAGRAMS: tuple[tuple[str, Mapping[tuple[Any, Any], Any], type[Enum]], ...] = (
     ("Study: are images still expected?", STUDY_TRANSITIONS, StudyState),
     ("Analysis: one study, one model, one revision", ANALYSIS_TRANSITIONS, AnalysisState),
     ("Delivery: one analysis, one channel", DELIVERY_TRANSITIONS, DeliveryState),
+    ("Errand: one message owed to a peer", ERRAND_TRANSITIONS, ErrandState),
+    (
+        "Procedure step: how far the scanner is",
+        PROCEDURE_STEP_TRANSITIONS,
+        ProcedureStepState,
+    ),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,13 @@ def _watch(lines: IO[str], started: threading.Event, log: list[str]) -> None:
             started.set()
 
 
-def _configure(folder: Path, ae_title: str, dicom_port: int, http_port: int) -> Path:
+def _configure(
+    folder: Path,
+    ae_title: str,
+    dicom_port: int,
+    http_port: int,
+    settings: Mapping[str, object],
+) -> Path:
     configuration = folder / "orthanc.json"
     configuration.write_text(
         json.dumps(
@@ -79,6 +85,7 @@ def _configure(folder: Path, ae_title: str, dicom_port: int, http_port: int) -> 
                 "DicomPort": dicom_port,
                 "DicomCheckCalledAet": True,
                 "SaveJobs": False,
+                **settings,
             }
         )
     )
@@ -96,11 +103,18 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def run_orthanc(
-    folder: Path, *, dicom_port: int | None = None, ae_title: str = "ORTHANC"
+    folder: Path,
+    *,
+    dicom_port: int | None = None,
+    ae_title: str = "ORTHANC",
+    settings: Mapping[str, object] | None = None,
 ) -> Iterator[Orthanc]:
-    """Run an Orthanc that keeps its state in ``folder`` until the block ends."""
+    """Run an Orthanc that keeps its state in ``folder`` until the block ends.
+
+    ``settings`` replace ours, or add to them.
+    """
     port, http_port = dicom_port or free_port(), free_port()
-    configuration = _configure(folder, ae_title, port, http_port)
+    configuration = _configure(folder, ae_title, port, http_port, settings or {})
     log: list[str] = []
     started = threading.Event()
     with subprocess.Popen(

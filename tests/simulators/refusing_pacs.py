@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dicom_node.archive import FolderArchive
 from dicom_node.errors import DataSetUnreadableError
-from dicom_node.inbox import RecordResult
+from dicom_node.inbox import Held
 from dicom_node.instance import StoredInstance
 
 
@@ -17,6 +17,6 @@ class RefusingPacs(FolderArchive):
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder, ae_title=ae_title, port=port)
 
-    def record(self, instance: StoredInstance) -> RecordResult:
+    def record(self, instance: StoredInstance) -> Held | None:
         del instance
         raise DataSetUnreadableError("refused, as this PACS always does")

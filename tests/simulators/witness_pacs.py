@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from dicom_node.archive import FolderArchive
-from dicom_node.inbox import RecordResult
+from dicom_node.inbox import Held
 from dicom_node.instance import StoredInstance
 from dicom_node.requestor import PeerAddress
 
@@ -29,6 +29,8 @@ class WitnessPacs(FolderArchive):
     def address(self) -> PeerAddress:
         return PeerAddress(ae_title=AE_TITLE, host="127.0.0.1", port=self.port)
 
-    def record(self, instance: StoredInstance) -> RecordResult:
-        self.digests[instance.header.sop_instance_uid].append(instance.data_set_digest)
+    def record(self, instance: StoredInstance) -> Held | None:
+        self.digests[instance.header.sop_instance_uid].append(
+            self._node.spool.data_set_digest(instance.path)
+        )
         return super().record(instance)

@@ -7,14 +7,14 @@ import sqlite3
 from pathlib import Path
 
 from dicom_node.headers import read_headers
-from dicom_node.inbox import RecordResult
 from dicom_node.instance import StoredInstance
 from edge_runtime.model.delivery import Channel
 from edge_runtime.pipeline.arrivals import Arrivals
-from edge_runtime.pipeline.assembly import AssemblyRules, reopens
+from edge_runtime.pipeline.assembly import AssemblyRules
 from edge_runtime.pipeline.flow import run_stages
 from edge_runtime.pipeline.models import ActiveModel
 from edge_runtime.pipeline.prepared import PreparedSlices
+from edge_runtime.pipeline.selection import reopens
 from edge_runtime.pipeline.stages import Pipeline, PipelineRules
 from edge_runtime.store.database import connect
 from edge_runtime.store.inbox import SqliteInbox
@@ -94,12 +94,11 @@ class WorkerBench:
                 identity=identity,
                 path=path.name,
                 file_bytes=path.stat().st_size,
-                data_set_digest=f"{study}-{number}",
                 calling_ae_title="CT01",
                 association_id=association_id,
             )
         )
-        assert result is RecordResult.STORED
+        assert result is None
         return path
 
     def store_study(

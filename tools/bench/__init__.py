@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from tools.bench.ingest import command as ingest_command
 from tools.bench.pipeline import pipeline
 
 app = typer.Typer(help="Measure this device on this machine.", no_args_is_help=True)
+app.command("ingest")(ingest_command.ingest)
 app.command("pipeline")(pipeline)
 
 

@@ -11,7 +11,10 @@ from dicom_node.errors import (
     AssociationRejectedError,
     ContextRejectedError,
     DicomNodeError,
+    HandshakeError,
+    HandshakeFault,
     PeerUnreachableError,
+    TlsFileError,
 )
 from dicom_node.requestor import VERIFICATION_PAIR, Connection, ContextPair
 from edge_runtime.app.courier import peer_address
@@ -45,7 +48,7 @@ def _echo(
     try:
         with contextlib.closing(
             Connection(
-                peer_address(peer),
+                peer_address(peer, settings.node.tls),
                 calling_ae_title=settings.node.ae_title,
                 pairs=[VERIFICATION_PAIR, *wanted],
                 timeouts=ECHO_TIMEOUTS,
@@ -76,6 +79,8 @@ def _no_echo(error: DicomNodeError, where: str, key: str, settings: Settings) ->
             f"{where} is there, but accepts none of the SOP classes that we need",
             f"have it accept C-ECHO and storage from {ours}, or set another {key}",
         )
+    if isinstance(error, (HandshakeError, TlsFileError)):
+        return _no_tls(error, where, key)
     if isinstance(error, AssociationLostError):
         return failed(
             f"{where} is there, but gives no answer to C-ECHO",
@@ -88,6 +93,31 @@ def _no_echo(error: DicomNodeError, where: str, key: str, settings: Settings) ->
             f"(`echoscu -aet {ours} HOST PORT` asks the same)",
         )
     return failed(f"{where}: {error}", f"check {key}")
+
+
+def _no_tls(error: HandshakeError | TlsFileError, where: str, key: str) -> Finding:
+    if isinstance(error, TlsFileError):
+        return failed(
+            f"{where} was not called: the device's own certificates cannot be used", str(error)
+        )
+    return failed(
+        f"{where} is there, but there is no TLS connection with it", _tls_remedy(error, key)
+    )
+
+
+def _tls_remedy(error: HandshakeError, key: str) -> str:
+    if error.fault is HandshakeFault.NO_TLS:
+        return f"set {key}.port to the TLS port of the PACS, or {key}.tls = false"
+    if error.fault is HandshakeFault.UNTRUSTED_CERTIFICATE:
+        return f"set {key}.ca_file to the authority of its certificate"
+    if error.fault is HandshakeFault.WRONG_NAME:
+        return f"set {key}.host to a name that stands in its certificate, or {key}.tls_name to one"
+    if error.fault is HandshakeFault.REFUSED_BY_PEER:
+        return (
+            "have the PACS trust the authority of this device's certificate "
+            "(node.tls.certificate_file); its log says what it minds"
+        )
+    return str(error.fault.value)
 
 
 def _rejection_remedy(error: AssociationRejectedError, key: str, ours: str) -> str:

@@ -24,7 +24,22 @@ def check_node_port(context: Context) -> Finding:
     """Can the node listen, or does it?"""
     settings = context.settings
     node = settings.node
+    if node.tls is not None and node.tls.only:
+        return fine("there is no port for clear text (node.tls.only)")
     return _judge_port(settings, Role.NODE, node.bind, node.port) or _ask_node(settings)
+
+
+def check_node_tls_port(context: Context) -> Finding:
+    """Can the node listen for TLS, or does it?"""
+    settings = context.settings
+    node = settings.node
+    if node.tls is None:
+        return fine("there is no port for TLS (node.tls)")
+    port = node.tls.port
+    # The doctor has no certificate of its own that the node would trust, so it does not call.
+    return _judge_port(settings, Role.NODE, node.bind, port, key="node.tls.port") or fine(
+        f"our node listens on port {port}"
+    )
 
 
 def check_web_port(context: Context) -> Finding:
@@ -34,21 +49,27 @@ def check_web_port(context: Context) -> Finding:
     return _judge_port(settings, Role.WEB, web.bind, web.port) or _ask_page(settings)
 
 
-def _judge_port(settings: Settings, role: Role, bind: str, port: int) -> Finding | None:
-    """Judge a port; None where our own process holds it."""
+def _judge_port(
+    settings: Settings, role: Role, bind: str, port: int, *, key: str | None = None
+) -> Finding | None:
+    """Judge a port; None where our own process holds it.
+
+    ``key`` is the setting that it stands in, by default ``port`` of the role's section.
+    """
+    key = key or f"{role.value}.port"
     is_ours = role in running_processes(settings)
     try:
         _try_to_listen(bind, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE and is_ours:
             return None
-        return _cannot_listen(role, bind, port, error.errno)
+        return _cannot_listen(role, bind, port, key, error.errno)
     if is_ours:
         return warning(
             f"{role.value} runs but does not listen on port {port}: it may be starting, or it was "
             "started with other settings",
-            f"try again in some seconds, then restart the device with this file; {role.value}.port "
-            "takes effect at a start only",
+            "try again in some seconds, then restart the device with this file; "
+            f"{key} takes effect at a start only",
         )
     return fine(f"{bind} port {port} is free")
 
@@ -66,27 +87,27 @@ def _try_to_listen(bind: str, port: int) -> None:
         listener.listen(1)
 
 
-def _cannot_listen(role: Role, bind: str, port: int, code: int | None) -> Finding:
-    key = role.value
+def _cannot_listen(role: Role, bind: str, port: int, key: str, code: int | None) -> Finding:
+    name = role.value
     if code == errno.EADDRINUSE:
         return failed(
-            f"port {port} is taken by another program, so the {key} cannot start",
+            f"port {port} is taken by another program, so the {name} cannot start",
             f"stop that program (`ss -ltnp 'sport = :{port}'` names it; if it is this device, run "
-            f"the doctor as the device's user), or set another {key}.port",
+            f"the doctor as the device's user), or set another {key}",
         )
     if code == errno.EADDRNOTAVAIL:
         return failed(
-            f"{bind} is no address of this machine, so the {key} cannot start",
-            f"set {key}.bind to one that `ip address` lists, or to 0.0.0.0 for all of them",
+            f"{bind} is no address of this machine, so the {name} cannot start",
+            f"set {name}.bind to one that `ip address` lists, or to 0.0.0.0 for all of them",
         )
     if code in {errno.EACCES, errno.EPERM}:
         return failed(
-            f"this user may not listen on port {port}, so the {key} cannot start",
-            f"set {key}.port to 1024 or higher, or give the service CAP_NET_BIND_SERVICE",
+            f"this user may not listen on port {port}, so the {name} cannot start",
+            f"set {key} to 1024 or higher, or give the service CAP_NET_BIND_SERVICE",
         )
     reason = "unknown reason" if code is None else errno.errorcode.get(code, str(code))
     return failed(
-        f"{bind} port {port} cannot be had ({reason})", f"set another {key}.bind or {key}.port"
+        f"{bind} port {port} cannot be had ({reason})", f"set another {name}.bind or {key}"
     )
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from edge_runtime.process import spool_path
 from tools.doctor.findings import Context, Finding, failed, fine, warning, worst
+from tools.doctor.mounts import mount_of, read_mountinfo
 from tools.doctor.own_device import is_visible
 
 _SUBFOLDERS = ("spool", "ledger", "telemetry")
@@ -42,14 +43,14 @@ def check_state_dir(context: Context) -> Finding:
         _write_probe(state_dir)
     except OSError as error:
         return _unwritable(state_dir, error)
-    for folder in _folders(context)[1:]:
+    for folder in folders_of(context)[1:]:
         if not os.access(folder, os.W_OK | os.X_OK):
             return _unwritable(folder, PermissionError(_why_no_access(folder), ""))
     return fine(f"{state_dir} can be written")
 
 
 def _judge_parent(state_dir: Path) -> Finding:
-    parent = _nearest(state_dir)
+    parent = nearest_existing(state_dir)
     if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
         return fine(f"{state_dir} does not exist yet; the first start makes it")
     return failed(
@@ -107,7 +108,7 @@ def _why_no_access(folder: Path) -> int:
 def check_disk(context: Context) -> Finding:
     """Is there room above the reserve, in bytes and in files?"""
     findings = []
-    for folder in _one_per_disk(context):
+    for folder in one_per_disk(context):
         state = os.statvfs(folder)
         free = state.f_bavail * state.f_frsize
         findings.append(judge_room(folder, free, context.settings.node.min_free_bytes))
@@ -150,11 +151,11 @@ def judge_inodes(folder: Path, free_inodes: int) -> Finding:
 
 def check_file_system(context: Context) -> Finding:
     """Does what is written there outlast a power cut?"""
-    mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    mounts = read_mountinfo()
     return worst(
         [
             judge_file_system(folder, file_system_of(folder.resolve(), mounts))
-            for folder in _one_per_disk(context)
+            for folder in one_per_disk(context)
         ]
     )
 
@@ -177,41 +178,29 @@ def judge_file_system(folder: Path, kind: str) -> Finding:
 
 def file_system_of(folder: Path, mountinfo: str) -> str:
     """Find the kind of file system in the text of ``/proc/self/mountinfo`` (proc(5))."""
-    kind, longest = "an unknown file system", -1
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        place = Path(_unescaped(before.split()[4]))
-        # The last of equals hides those before it.
-        if folder.is_relative_to(place) and len(place.parts) >= longest:
-            kind, longest = after.split()[0], len(place.parts)
-    return kind
+    mount = mount_of(folder, mountinfo)
+    return mount.kind if mount else "an unknown file system"
 
 
-def _unescaped(text: str) -> str:
-    """Undo the octal escapes of space, tab, newline and backslash."""
-    for code in ("040", "011", "012", "134"):
-        text = text.replace(f"\\{code}", chr(int(code, 8)))
-    return text
-
-
-def _folders(context: Context) -> list[Path]:
+def folders_of(context: Context) -> list[Path]:
+    """The state folder, and those below it that are there."""
     state_dir = context.settings.device.state_dir
     folders = [state_dir, *(state_dir / name for name in _SUBFOLDERS)]
     return [folders[0], *(folder for folder in folders[1:] if is_visible(folder))]
 
 
-def _one_per_disk(context: Context) -> Iterator[Path]:
+def one_per_disk(context: Context) -> Iterator[Path]:
     """State folder and spool, or where they will be made: one for each file system."""
     seen = set()
     for folder in (context.settings.device.state_dir, spool_path(context.settings)):
-        existing = _nearest(folder)
+        existing = nearest_existing(folder)
         device = existing.stat().st_dev
         if device not in seen:
             seen.add(device)
             yield existing
 
 
-def _nearest(folder: Path) -> Path:
+def nearest_existing(folder: Path) -> Path:
     """The folder, or the nearest above it that exists."""
     folder = folder.absolute()
     return next(each for each in (folder, *folder.parents) if is_visible(each))

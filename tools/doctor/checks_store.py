@@ -30,6 +30,11 @@ _REBUILD = (
 
 ALARMS: Mapping[AlarmCode, Advice] = MappingProxyType(
     {
+        AlarmCode.COMMITMENT_DEAD: Advice(
+            meaning="scanners that could not be told what is stored here",
+            remedy="let the scanner listen where 'report_to' of its entry in node.callers says, or "
+            "turn storage commitment off there, then run `edge-triage resend`",
+        ),
         AlarmCode.CONFLICTING_DUPLICATE: Advice(
             meaning="images that came again with other content",
             remedy="find out on the scanner or the router who changes images under the same UID",
@@ -39,6 +44,10 @@ ALARMS: Mapping[AlarmCode, Advice] = MappingProxyType(
             remedy="mend the peer, whose check stands in this list, then run `edge-triage resend`; "
             "until then these results stand on the worklist page only",
         ),
+        AlarmCode.DISK_PRESSURE: Advice(
+            meaning="the disk is almost full, and no study may leave to make room",
+            remedy="see the check 'retention'",
+        ),
         AlarmCode.FILE_MISSING: Advice(
             meaning="stored files that are not in the spool any more",
             remedy="find out who removes files below device.state_dir/spool, and send these "
@@ -47,6 +56,14 @@ ALARMS: Mapping[AlarmCode, Advice] = MappingProxyType(
         AlarmCode.MODEL_REFUSED: Advice(
             meaning="models that this device refused",
             remedy="look at the checks of the models in this list",
+        ),
+        AlarmCode.MPPS_RELAY_DEAD: Advice(
+            meaning="procedure steps that were given up on the way upstream",
+            remedy="mend the system that outputs.mpps.peer names, then run `edge-triage resend`",
+        ),
+        AlarmCode.RETENTION_OVERDUE: Advice(
+            meaning="studies stay longer than retention.keep_s",
+            remedy="see the check 'retention'",
         ),
     }
 )

@@ -7,7 +7,7 @@ const FRESH_MS = 60000; // a new flag stays marked for a minute
 const body = document.body;
 const connection = document.getElementById("connection");
 const stale = document.getElementById("stale");
-const titleWords = document.title;
+let titleWords = document.title;
 
 let source = null;
 let heardAt = null; // performance.now() of the last word from the device
@@ -150,8 +150,13 @@ async function refreshStudy() {
   refreshing = true;
   try {
     const answer = await fetch(location.pathname, { cache: "no-store" });
-    if (!answer.ok) return;
+    const left = answer.status === 404; // the page then says so, instead of showing what is gone
+    if (!answer.ok && !left) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (left) {
+      titleWords = page.title;
+      showTitle();
+    }
     const next = page.getElementById("main");
     const now = document.getElementById("main");
     if (next && next.innerHTML !== shownStudy) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,46 +12,12 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
+from simulators.memory_inbox import MemoryInbox
 
-from dicom_node.inbox import RecordResult
-from dicom_node.instance import StoredInstance
+from dicom_node.admission import Call, Reason
+from dicom_node.normalized import Service
 from dicom_node.requestor import PeerAddress
 from dicom_node.scp import NodeSettings, StorageNode
-
-
-class MemoryInbox:
-    """The index of a device, in memory: one row per identity, and what it was told."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, StoredInstance] = {}
-        self.opened: list[tuple[str, str, str]] = []
-        self.closed: list[tuple[str, bool]] = []
-        self.failures_left = 0
-        self._changed = threading.Condition()
-
-    def association_opened(self, association_id: str, calling_ae_title: str, address: str) -> None:
-        self.opened.append((association_id, calling_ae_title, address))
-
-    def record(self, instance: StoredInstance) -> RecordResult:
-        with self._changed:
-            if self.failures_left:
-                self.failures_left -= 1
-                raise OSError("the index cannot be written")
-            known = self.rows.setdefault(instance.header.sop_instance_uid, instance)
-            if known is instance:
-                return RecordResult.STORED
-            if known.data_set_digest == instance.data_set_digest:
-                return RecordResult.DUPLICATE
-            return RecordResult.CONFLICT
-
-    def association_closed(self, association_id: str, *, released: bool) -> None:
-        with self._changed:
-            self.closed.append((association_id, released))
-            self._changed.notify_all()
-
-    def wait_closed(self, count: int = 1) -> None:
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.closed) >= count, timeout=10)
 
 
 @pytest.fixture
@@ -60,21 +25,40 @@ def inbox() -> MemoryInbox:
     return MemoryInbox()
 
 
+@pytest.fixture(params=[True, False], ids=["fast", "stock"])
+def fast_path(request: pytest.FixtureRequest) -> bool:
+    """Both ways to the disk: every test of a node's behaviour runs through each."""
+    return bool(request.param)
+
+
 @pytest.fixture
-def start_node(tmp_path: Path, inbox: MemoryInbox) -> Iterator[Callable[..., StorageNode]]:
-    """Starts a node; keyword arguments are settings."""
+def start_node(
+    tmp_path: Path, inbox: MemoryInbox, *, fast_path: bool
+) -> Iterator[Callable[..., StorageNode]]:
+    """Starts a node; keyword arguments are settings, but for the first two."""
     with ExitStack() as stack:
 
-        def start(**settings: object) -> StorageNode:
+        def start(
+            on_refused: Callable[[Call, Reason], None] | None = None,
+            services: tuple[Service, ...] = (),
+            **settings: object,
+        ) -> StorageNode:
             given: dict[str, object] = {
                 "ae_title": "NODE",
                 "bind_address": "127.0.0.1",
                 "port": 0,
                 "admit_unknown_peers": True,
                 "min_free_bytes": 0,
+                "fast_path": fast_path,
             }
             node_settings = NodeSettings(**{**given, **settings})  # type: ignore[arg-type]  # any
-            node = StorageNode(node_settings, spool_folder=tmp_path / "spool", inbox=inbox)
+            node = StorageNode(
+                node_settings,
+                spool_folder=tmp_path / "spool",
+                inbox=inbox,
+                on_refused=on_refused,
+                services=services,
+            )
             return stack.enter_context(node)
 
         yield start

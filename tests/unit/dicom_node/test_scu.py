@@ -89,8 +89,7 @@ def test_association_that_the_peer_ended_is_opened_again(
     node = start_node()
     with Sender(peer_of(node), calling_ae_title="ME") as sender:
         sender.store_file(make_file())
-        assert node._server is not None
-        for association in node._server.node_associations:
+        for association in node.associations:
             association.end()
             association.join(10)
         assert sender.store_file(make_file()).status == 0

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dicom_node.errors import InstanceTooLargeError, SpoolFailedError, SpoolFullError
-from dicom_node.spool import IncomingFile, Spool, _device_error
+from dicom_node.incoming import IncomingFile, device_error
+from dicom_node.spool import Spool
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_write_that_the_disk_refuses_is_a_device_error_and_leaves_nothing(spool:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_no_room_is_told_from_a_broken_disk(number: int) -> None:
-    assert isinstance(_device_error(OSError(number, "/secret/path")), SpoolFullError)
-    broken = _device_error(OSError(errno.EIO, "/secret/path"))
+    assert isinstance(device_error(OSError(number, "/secret/path")), SpoolFullError)
+    broken = device_error(OSError(errno.EIO, "/secret/path"))
     assert isinstance(broken, SpoolFailedError)
     assert "secret" not in str(broken)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.app.node import node_settings
 from edge_runtime.config.loading import load_settings
 from edge_runtime.store.processes import Role
 from edge_runtime.supervisor.services import SERVICES, Service
@@ -25,6 +26,15 @@ def test_the_site_example_is_a_valid_settings_file() -> None:
     settings = load_settings(FILES / "sites" / "example.toml", {})
     assert settings.node.callers[0].ae_title == "CT01"
     assert settings.telemetry.tls
+
+
+def test_the_tls_example_opens_a_port_for_tls_and_calls_the_pacs_by_it() -> None:
+    settings = load_settings(FILES / "sites" / "tls.toml", {})
+    policy = node_settings(settings).admission
+    assert policy.requires_tls
+    assert [rule.ae_title for rule in policy.peers if rule.clear_text] == ["OLDMR"]
+    assert settings.outputs.structured_report.peer is not None
+    assert settings.outputs.structured_report.peer.tls
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.role.value)

@@ -50,6 +50,28 @@ def test_dead_deliveries_wait_again_and_their_alarm_is_cleared(
         assert standing_alarms(connection) == ()
 
 
+DEAD_ERRAND = """
+INSERT INTO commitment (ae_title, transaction_uid, address, wanted, booked_wall_us,
+patience_boot_id, patience_mono_us) VALUES ('A', '1.9', '', x'00', 0, 'b', 0);
+INSERT INTO errand (kind, state, peer, commitment_id, due_boot_id, due_mono_us, error_code)
+VALUES ('commitment_report', 'DEAD', 'A', 1, 'b', 1, 'PEER_UNREACHABLE');
+"""
+
+
+def test_dead_errands_wait_again_unless_a_channel_is_named(config: Path, tmp_path: Path) -> None:
+    with contextlib.closing(connect(tmp_path / "triage.db")) as connection:
+        connection.executescript(DEAD_ERRAND)
+        with transaction(connection):
+            raise_alarm(connection, AlarmCode.COMMITMENT_DEAD, HandClock().now(), subject="1")
+        named = ["--config", str(config), "--channel", "forward", "--json"]
+        assert json.loads(CliRunner().invoke(app, named).stdout) == {"resent": {"forward": 0}}
+        done = CliRunner().invoke(app, ["--config", str(config), "--json"])
+        counts = json.loads(done.stdout)["resent"]
+        assert (counts["commitment_report"], counts["mpps_relay"]) == (1, 0)
+        assert connection.execute("SELECT state FROM errand").fetchone()["state"] == "PENDING"
+        assert standing_alarms(connection) == ()
+
+
 def test_a_channel_that_is_not_named_is_left_alone(config: Path, tmp_path: Path) -> None:
     with contextlib.closing(connect(tmp_path / "triage.db")) as connection:
         connection.executescript(DEAD)

@@ -17,6 +17,12 @@ from edge_runtime.model.analysis import (
     AnalysisState,
 )
 from edge_runtime.model.delivery import DELIVERY_TRANSITIONS, DeliveryEvent, DeliveryState
+from edge_runtime.model.errand import ERRAND_TRANSITIONS, ErrandEvent, ErrandState
+from edge_runtime.model.procedure_step import (
+    PROCEDURE_STEP_TRANSITIONS,
+    ProcedureStepEvent,
+    ProcedureStepState,
+)
 from edge_runtime.model.study import STUDY_TRANSITIONS, StudyEvent, StudyState
 from edge_runtime.model.transitions import next_state
 
@@ -25,6 +31,8 @@ TABLES: tuple[tuple[Table, type[Enum], type[Enum]], ...] = (
     (STUDY_TRANSITIONS, StudyState, StudyEvent),
     (ANALYSIS_TRANSITIONS, AnalysisState, AnalysisEvent),
     (DELIVERY_TRANSITIONS, DeliveryState, DeliveryEvent),
+    (ERRAND_TRANSITIONS, ErrandState, ErrandEvent),
+    (PROCEDURE_STEP_TRANSITIONS, ProcedureStepState, ProcedureStepEvent),
 )
 PAIRS = [
     (table, state, event)
@@ -92,3 +100,8 @@ def test_an_outcome_is_decided_only_by_the_one_who_runs_the_analysis() -> None:
 def test_a_delivery_ends_only_confirmed() -> None:
     ends = {state for state in DeliveryState if not _successors(DELIVERY_TRANSITIONS, state)}
     assert ends == {DeliveryState.CONFIRMED}
+
+
+def test_a_procedure_step_that_has_ended_never_moves() -> None:
+    for state in (ProcedureStepState.COMPLETED, ProcedureStepState.DISCONTINUED):
+        assert _successors(PROCEDURE_STEP_TRANSITIONS, state) == set()

@@ -66,7 +66,6 @@ class Outbox:
                 identity=StudyIdentity(),
                 path=f"{study}.dcm",
                 file_bytes=1,
-                data_set_digest=study,
                 calling_ae_title="CT01",
                 association_id="",
             )

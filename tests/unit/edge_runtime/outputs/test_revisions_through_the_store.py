@@ -57,7 +57,6 @@ def receive(
                 identity=StudyIdentity(patient_name="Doe^Jane"),
                 path=f"{number}.dcm",
                 file_bytes=1,
-                data_set_digest=str(number),
                 calling_ae_title="CT01",
                 association_id="a1",
             )

@@ -10,9 +10,12 @@ from dicom_node.errors import (
     ContextRejectedError,
     DataSetUnreadableError,
     DicomNodeError,
+    HandshakeError,
+    HandshakeFault,
     NotADicomFileError,
     PeerUnreachableError,
     StoreRefusedError,
+    TlsFileError,
 )
 from edge_runtime.outputs.transport import DeliveryCode, delivery_error
 
@@ -22,6 +25,8 @@ from edge_runtime.outputs.transport import DeliveryCode, delivery_error
     [
         (PeerUnreachableError("down"), DeliveryCode.PEER_UNREACHABLE),
         (AssociationLostError("gone"), DeliveryCode.ASSOCIATION_LOST),
+        (HandshakeError(HandshakeFault.EXPIRED), DeliveryCode.TLS_FAILED),
+        (TlsFileError("no key"), DeliveryCode.TLS_FAILED),
         (AssociationRejectedError("no", transient=True), DeliveryCode.ASSOCIATION_REJECTED),
         (AssociationRejectedError("no", transient=False), DeliveryCode.ASSOCIATION_REJECTED),
         (StoreRefusedError(0xA700), DeliveryCode.STORE_REFUSED_RESOURCES),

@@ -14,7 +14,7 @@ from simulators.hand_clock import HandClock
 from dicom_node.instance import InstanceHeader, StoredInstance, StudyIdentity
 from edge_runtime.model.study import CompletionReason
 from edge_runtime.pipeline.arrivals import Arrivals, Arriving
-from edge_runtime.pipeline.assembly import reopens
+from edge_runtime.pipeline.selection import reopens
 from edge_runtime.store.analyses import complete_study
 from edge_runtime.store.database import connect
 from edge_runtime.store.inbox import SqliteInbox
@@ -54,7 +54,6 @@ class Node:
                 identity=StudyIdentity(),
                 path=f"{number}.dcm",
                 file_bytes=1,
-                data_set_digest=str(number),
                 calling_ae_title="CT01",
                 association_id=association_id,
             )

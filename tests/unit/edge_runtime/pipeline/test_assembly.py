@@ -23,8 +23,8 @@ from edge_runtime.pipeline.assembly import (
     StudyTally,
     Wait,
     decide,
-    reopens,
 )
+from edge_runtime.pipeline.selection import reopens
 
 MakeHeader = Callable[..., InstanceHeader]
 MakeStack = Callable[..., list[InstanceHeader]]

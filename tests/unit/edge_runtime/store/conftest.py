@@ -49,7 +49,6 @@ def stored() -> Callable[..., StoredInstance]:
         study: str = "1.2.3",
         *,
         sop: str | None = None,
-        digest: str = "d1",
         sop_class: str = CT,
         path: str | None = None,
         association_id: str = "a1",
@@ -68,7 +67,6 @@ def stored() -> Callable[..., StoredInstance]:
             identity=StudyIdentity(patient_name="DOE^JANE", patient_id="P1"),
             path=path or f"ab/{number:08x}.dcm",
             file_bytes=1_000,
-            data_set_digest=digest,
             calling_ae_title="CT01",
             association_id=association_id,
         )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from simulators.hand_clock import HandClock
 
-from dicom_node.inbox import RecordResult
+from dicom_node.inbox import Held
 from dicom_node.instance import StoredInstance
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.study import CompletionReason, StudyState
@@ -51,9 +51,9 @@ def test_a_recorded_instance_has_a_study_a_row_and_stamps(
 ) -> None:
     open_association(inbox)
     first, second = stored(), stored()
-    assert inbox.record(first) is RecordResult.STORED
+    assert inbox.record(first) is None
     clock.advance(2)
-    assert inbox.record(second) is RecordResult.STORED
+    assert inbox.record(second) is None
     detail = find_study(connection, "1.2.3")
     assert detail is not None
     assert detail.study.state is StudyState.RECEIVING
@@ -69,8 +69,9 @@ def test_the_same_bytes_again_change_nothing(
     inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
 ) -> None:
     open_association(inbox)
-    inbox.record(stored(sop="1.2.3.9"))
-    assert inbox.record(stored(sop="1.2.3.9")) is RecordResult.DUPLICATE
+    first = stored(sop="1.2.3.9")
+    inbox.record(first)
+    assert inbox.record(stored(sop="1.2.3.9")) == Held(path=first.path)
     assert list_studies(connection, limit=5)[0].instances == 1
     assert standing_alarms(connection) == ()
 
@@ -79,9 +80,14 @@ def test_other_bytes_under_the_same_uid_are_quarantined_with_one_alarm(
     inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
 ) -> None:
     open_association(inbox)
-    inbox.record(stored(sop="1.2.3.9", digest="d1", path="aa/first.dcm"))
+    inbox.record(stored(sop="1.2.3.9", path="aa/first.dcm"))
+    answers = []
     for _ in range(2):
-        assert inbox.record(stored(sop="1.2.3.9", digest="d2")) is RecordResult.CONFLICT
+        newcomer = stored(sop="1.2.3.9")
+        held = inbox.record(newcomer)
+        assert held == Held(path="aa/first.dcm")
+        answers.append(inbox.record_conflict(newcomer, held, "digest"))
+    assert answers == [True, False]
     (alarm,) = standing_alarms(connection)
     assert alarm.code is AlarmCode.CONFLICTING_DUPLICATE
     assert connection.execute("SELECT count(*) FROM quarantine").fetchone()[0] == 1
@@ -92,8 +98,8 @@ def test_one_sop_instance_uid_in_two_studies_is_two_instances(
     inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
 ) -> None:
     open_association(inbox)
-    assert inbox.record(stored("1.2.3", sop="9.9")) is RecordResult.STORED
-    assert inbox.record(stored("1.2.4", sop="9.9")) is RecordResult.STORED
+    assert inbox.record(stored("1.2.3", sop="9.9")) is None
+    assert inbox.record(stored("1.2.4", sop="9.9")) is None
     assert len(list_studies(connection, limit=5)) == 2
 
 
@@ -102,7 +108,7 @@ def test_a_file_met_again_by_the_start_up_scan_is_stored_already(
 ) -> None:
     open_association(inbox)
     inbox.record(stored(sop="9.9", path="aa/x.dcm"))
-    assert inbox.record(stored(sop="9.9", path="aa/x.dcm")) is RecordResult.STORED
+    assert inbox.record(stored(sop="9.9", path="aa/x.dcm")) is None
 
 
 def test_a_late_image_opens_a_revision_and_withdraws_undecided_work(
@@ -129,7 +135,7 @@ def test_a_late_object_that_is_no_image_opens_no_revision(
     open_association(inbox)
     inbox.record(stored())
     complete(connection, clock, 1)
-    assert inbox.record(stored(sop_class=DOSE_REPORT)) is RecordResult.STORED
+    assert inbox.record(stored(sop_class=DOSE_REPORT)) is None
     (study,) = list_studies(connection, limit=5)
     assert (study.state, study.revision, study.instances) == (StudyState.COMPLETE, 1, 2)
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.mpps import StepOperation
 from edge_runtime.errors import SchemaTooNewError, StoreError
 from edge_runtime.model.analysis import ANALYSIS_TRANSITIONS, DECIDED, UNDECIDED, AnalysisState
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.delivery import DELIVERY_TRANSITIONS, Channel, DeliveryState
+from edge_runtime.model.errand import ERRAND_TRANSITIONS, ErrandKind, ErrandState
+from edge_runtime.model.procedure_step import PROCEDURE_STEP_TRANSITIONS, ProcedureStepState
 from edge_runtime.model.study import STUDY_TRANSITIONS, CompletionReason, StudyState
 from edge_runtime.store.database import connect, load_migrations, migrate, transaction
 
@@ -132,6 +135,43 @@ def test_sql_moves_a_study_exactly_as_the_table_does(
     assert accepted == ((old, new) in known and step == (new == "RECEIVING"))
 
 
+@pytest.mark.parametrize(("old", "new"), pairs(ErrandState))
+def test_sql_moves_an_errand_exactly_as_the_table_does(
+    connection: sqlite3.Connection, old: str, new: str
+) -> None:
+    row = connection.execute(
+        "INSERT INTO errand (kind, state, peer, step_id, due_boot_id, due_mono_us, error_code)"
+        " VALUES ('mpps_relay', ?, 'p', ?, 'b', 0, 'X') RETURNING id",
+        (old, insert_step(connection, ProcedureStepState.IN_PROGRESS)),
+    ).fetchone()[0]
+    accepted = is_accepted(connection, "UPDATE errand SET state = ? WHERE id = ?", (new, row))
+    known = {(a.value, b.value) for (a, _), b in ERRAND_TRANSITIONS.items()}
+    assert accepted == ((old, new) in known)
+
+
+@pytest.mark.parametrize(("old", "new"), pairs(ProcedureStepState))
+def test_sql_moves_a_procedure_step_exactly_as_the_table_does(
+    connection: sqlite3.Connection, old: str, new: str
+) -> None:
+    row = insert_step(connection, ProcedureStepState(old))
+    accepted = is_accepted(
+        connection, "UPDATE procedure_step SET state = ? WHERE id = ?", (new, row)
+    )
+    known = {(a.value, b.value) for (a, _), b in PROCEDURE_STEP_TRANSITIONS.items()}
+    assert accepted == ((old, new) in known)
+
+
+def insert_step(connection: sqlite3.Connection, state: ProcedureStepState) -> int:
+    return int(
+        connection.execute(
+            "INSERT INTO procedure_step (sop_instance_uid, state, relayed, created_wall_us,"
+            " changed_wall_us, changed_mono_us, changed_boot_id)"
+            " VALUES (hex(randomblob(8)), ?, 1, 0, 0, 0, 'b') RETURNING id",
+            (state.value,),
+        ).fetchone()[0]
+    )
+
+
 def test_undecided_and_decided_states_cover_all_but_superseded() -> None:
     assert UNDECIDED | DECIDED | {AnalysisState.SUPERSEDED} == set(AnalysisState)
 
@@ -144,6 +184,10 @@ def test_undecided_and_decided_states_cover_all_but_superseded() -> None:
         ("analysis", "state", AnalysisState),
         ("delivery", "state", DeliveryState),
         ("delivery", "channel", Channel),
+        ("errand", "state", ErrandState),
+        ("errand", "kind", ErrandKind),
+        ("procedure_step", "state", ProcedureStepState),
+        ("procedure_step_message", "operation", StepOperation),
         ("stamp", "mark", Mark),
     ],
 )

@@ -158,7 +158,6 @@ def _instance(study: int, number: int, identity: StudyIdentity) -> StoredInstanc
         identity=identity,
         path=f"{study}/{number}",
         file_bytes=512,
-        data_set_digest=f"{number:064x}",
         calling_ae_title="SCANNER",
         association_id="association",
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dicom_node.instance import StudyIdentity
+from dicom_node.mpps import StepMessage, StepOperation, StepReference, StepStatus
 from edge_runtime.clock import SystemClock
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Mark
@@ -20,10 +21,12 @@ from edge_runtime.model.reasons import REASONS, ReasonCode, ReasonKind
 from edge_runtime.store.alarms import AlarmCode, raise_alarm
 from edge_runtime.store.database import transaction
 from edge_runtime.store.deliveries import open_delivery
+from edge_runtime.store.procedure_steps import SqliteProcedureSteps
 from edge_runtime.store.processes import Role, record_beat
 from edge_runtime.store.worklist import find_study
 from edge_runtime.web.context import WebContext
 from edge_runtime.web.reading import PAGE_LINES
+from tools.study_report import report_study
 
 if TYPE_CHECKING:
     from unit.edge_runtime.web.conftest import Device, Serve, Site
@@ -424,3 +427,35 @@ def test_a_reading_that_fails_leaves_the_page_up_and_behind(
             if line.startswith('data: {"now_ms"') and '"behind_ms":0}' not in line:
                 break
         assert key in site.get("/").text
+
+
+def test_the_page_of_a_study_tells_what_the_scanner_said(device: Device, site: Site) -> None:
+    key = device.analyse(1, Refused(reason=ReasonCode.PROCEDURE_DISCONTINUED))
+    assert "At the scanner" not in site.get(f"/study/{key}").text
+    book = SqliteProcedureSteps(device.connection, device.clock, relays=False, max_steps=10)
+    begun = StepMessage(
+        operation=StepOperation.CREATE,
+        sop_instance_uid="2.25.9",
+        status=StepStatus.IN_PROGRESS,
+        study_instance_uids=(device.view(1).study_instance_uid,),
+        references=(),
+        transfer_syntax_uid="1.2.840.10008.1.2",
+        data_set=b"",
+    )
+    book.note(begun)
+    image = StepReference(series_instance_uid="2.25.8", sop_instance_uid="2.25.7", is_image=True)
+    ended = replace(
+        begun,
+        operation=StepOperation.SET,
+        status=StepStatus.DISCONTINUED,
+        references=(image,),
+    )
+    book.note(ended)
+    text = site.get(f"/study/{key}").text
+    assert "At the scanner" in text
+    assert "broken off, 1 image named" in text
+    detail = find_study(device.connection, key)
+    assert detail is not None
+    steps = report_study(detail)["procedure_steps"]
+    assert isinstance(steps, list)
+    assert [(step["state"], step["images"]) for step in steps] == [("DISCONTINUED", 1)]

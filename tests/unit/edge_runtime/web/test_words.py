@@ -7,8 +7,10 @@ import pytest
 
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.delivery import Channel, DeliveryState
+from edge_runtime.model.holding import HoldCause
+from edge_runtime.model.procedure_step import ProcedureStepState
 from edge_runtime.model.study import CompletionReason
-from edge_runtime.store.alarms import AlarmCode
+from edge_runtime.store.alarms import Alarm, AlarmCode
 from edge_runtime.store.processes import Role
 from edge_runtime.store.worklist import DeliveryView
 from edge_runtime.web import words
@@ -20,7 +22,9 @@ from edge_runtime.web import words
         (words.MARK_WORDS, Mark),
         (words.COMPLETION_WORDS, CompletionReason),
         (words.CHANNEL_WORDS, Channel),
+        (words.STEP_WORDS, ProcedureStepState),
         (words.ALARM_WORDS, AlarmCode),
+        (words.HOLD_WORDS, HoldCause),
         (words.ROLE_WORDS, Role),
         (words.SILENT_WORDS, Role),
     ],
@@ -28,6 +32,12 @@ from edge_runtime.web import words
 def test_every_member_of_an_enum_has_words(table: dict[Enum, str], members: type[Enum]) -> None:
     assert set(table) == set(members)
     assert all(table.values())
+
+
+@pytest.mark.parametrize("code", [AlarmCode.DISK_PRESSURE, AlarmCode.RETENTION_OVERDUE])
+def test_an_alarm_of_retention_says_why_studies_stay(code: AlarmCode) -> None:
+    alarm = Alarm(code=code, study_key=None, subject="given_up", raised_wall_us=0)
+    assert words.alarm_words(alarm).endswith("can be sent again.")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
+from simulators.certificates import HOST, Authority
+from simulators.memory_inbox import MemoryInbox
 
 from dicom_node.archive import FolderArchive
+from dicom_node.scp import NodeSettings, StorageNode, TlsPort
+from dicom_node.tls import ServerCertificates
 from tools.doctor.checks_pacs import check_forward_pacs, check_report_pacs
 from tools.doctor.findings import Check, Context, Status
 from tools.doctor.running import run_checks
@@ -104,3 +108,73 @@ def test_a_peer_that_accepts_connections_in_silence_fails_within_its_time(
     (answer,) = run_checks([Check("pacs", check_report_pacs, 5.0)], context)
     assert answer.finding.status is Status.FAILED
     assert "does not answer" in answer.finding.found
+
+
+class TlsPacs:
+    """A PACS with a certificate, and a device that has one of the same authority."""
+
+    def __init__(self, folder: Path, make_context: MakeContext) -> None:
+        self.authority = Authority(folder)
+        self.device = self.authority.issue("device")
+        self._folder = folder
+        self._make_context = make_context
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StorageNode]:
+        pacs = self.authority.issue("pacs")
+        certificates = ServerCertificates(
+            certificate_file=pacs.certificate_file,
+            key_file=pacs.key_file,
+            ca_file=self.authority.ca_file,
+        )
+        settings = NodeSettings(
+            ae_title="PACS",
+            bind_address=HOST,
+            port=0,
+            tls=TlsPort(certificates=certificates, port=0),
+            admit_unknown_peers=True,
+        )
+        with StorageNode(
+            settings, spool_folder=self._folder / "spool", inbox=MemoryInbox()
+        ) as node:
+            yield node
+
+    def context(self, **peer: object) -> Context:
+        given = {"ae_title": "PACS", "host": HOST, "tls": True, **peer}
+        tls = {
+            "certificate_file": str(self.device.certificate_file),
+            "key_file": str(self.device.key_file),
+            "ca_file": str(self.authority.ca_file),
+        }
+        return self._make_context(node={"tls": tls}, outputs={"forward": {"peer": given}})
+
+
+@pytest.fixture
+def tls_pacs(tmp_path: Path, make_context: MakeContext) -> TlsPacs:
+    return TlsPacs(tmp_path, make_context)
+
+
+def test_a_pacs_that_answers_by_tls_is_fine(tls_pacs: TlsPacs) -> None:
+    with tls_pacs.listening() as pacs:
+        assert check_forward_pacs(tls_pacs.context(port=pacs.tls_port)).status is Status.OK
+
+
+def test_what_keeps_tls_from_working_is_told_with_the_key(
+    tls_pacs: TlsPacs, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path, "other")
+    with tls_pacs.listening() as pacs:
+        for peer, key in (
+            ({"tls_name": "pacs.example.org"}, "forward.peer.tls_name"),
+            ({"ca_file": str(other.ca_file)}, "forward.peer.ca_file"),
+            ({"port": pacs.port}, "TLS port of the PACS"),
+        ):
+            found = check_forward_pacs(tls_pacs.context(**{"port": pacs.tls_port, **peer}))
+            assert found.status is Status.FAILED
+            assert key in (found.remedy or "")
+        tls_pacs.device = other.issue("stranger")
+        found = check_forward_pacs(tls_pacs.context(port=pacs.tls_port))
+        assert "trust the authority of this device's certificate" in (found.remedy or "")
+        tls_pacs.device.key_file.unlink()
+        found = check_forward_pacs(tls_pacs.context(port=pacs.tls_port))
+        assert "own certificates cannot be used" in found.found

@@ -13,7 +13,7 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.process import RoleLock
 from edge_runtime.store.database import connect
 from edge_runtime.store.processes import Role, record_beat
-from tools.doctor.checks_ports import check_node_port, check_web_port
+from tools.doctor.checks_ports import check_node_port, check_node_tls_port, check_web_port
 from tools.doctor.checks_store import check_processes
 from tools.doctor.findings import Context, Status
 
@@ -46,6 +46,28 @@ def running(state_dir: Path, role: Role) -> Iterator[None]:
 def test_free_ports_are_fine(make_context: MakeContext) -> None:
     assert check_node_port(make_context()).status is Status.OK
     assert check_web_port(make_context()).status is Status.OK
+
+
+_TLS = {"certificate_file": "a", "key_file": "b", "ca_file": "c"}
+
+
+def test_the_port_for_tls_is_judged_where_there_is_one(
+    make_context: MakeContext, taken_port: int, state_dir: Path
+) -> None:
+    assert check_node_tls_port(make_context()).found == "there is no port for TLS (node.tls)"
+    taken = make_context(node={"tls": {**_TLS, "port": taken_port}})
+    found = check_node_tls_port(taken)
+    assert found.status is Status.FAILED
+    assert "node.tls.port" in (found.remedy or "")
+    with running(state_dir, Role.NODE):
+        assert check_node_tls_port(taken).status is Status.OK
+
+
+def test_a_node_without_clear_text_needs_no_such_port(
+    make_context: MakeContext, taken_port: int
+) -> None:
+    context = make_context(node={"port": taken_port, "tls": {**_TLS, "only": True}})
+    assert check_node_port(context).status is Status.OK
 
 
 def test_a_port_of_another_program_fails_and_key_and_port_are_named(

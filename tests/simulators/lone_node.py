@@ -1,0 +1,171 @@
+"""The process ``node`` of a device, alone: started as the supervisor starts it, and killed."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from dicom_node.requestor import PeerAddress
+from edge_runtime.supervisor.notify import Notice, NotifySocket
+from tools.demo.site import AE_TITLE, LOOPBACK, free_port
+
+_READY_S = 60.0
+_ENDS_S = 30.0
+_TESTS = Path(__file__).parent.parent
+
+
+@dataclass(slots=True, kw_only=True)
+class LoneNode:
+    """A context manager: after it, nothing runs; the state stays in ``state_dir``."""
+
+    folder: Path
+    """For the settings and the log; the state's default place."""
+    fast_path: bool = True
+    min_free_bytes: int = 0
+    settings: str = ""
+    """More TOML, appended to the settings file."""
+    entry_point: str = "edge_runtime.app.node:run"
+    state_dir: Path = field(init=False)
+    port: int = field(init=False)
+    pid: int = field(init=False, default=0)
+    """Of the node itself, also where another program started it."""
+    _process: subprocess.Popen[bytes] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.state_dir = self.folder / "state"
+        self.port = free_port()
+
+    def __enter__(self) -> LoneNode:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Kill what is left of it."""
+        self.kill()
+
+    @property
+    def address(self) -> PeerAddress:
+        """Where a scanner pushes to."""
+        return PeerAddress(ae_title=AE_TITLE, host=LOOPBACK, port=self.port)
+
+    @property
+    def database(self) -> Path:
+        """The index."""
+        return self.state_dir / "triage.db"
+
+    @property
+    def spool(self) -> Path:
+        """The folder of received files."""
+        return self.state_dir / "spool"
+
+    @property
+    def log(self) -> Path:
+        """What the node said, over all starts."""
+        return self.folder / "node.log"
+
+    @property
+    def is_alive(self) -> bool:
+        """The node has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, *, under: Sequence[str | Path] = ()) -> bool:
+        """Start it, and wait until it listens or has ended; ``under`` is a program that runs it.
+
+        Returns:
+            It listens.
+        """
+        with NotifySocket() as notices:
+            self._process = self._launch(notices.address, under)
+            self.pid = self._process.pid
+            return self._wait_until_ready(notices)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._end()
+
+    def kill(self) -> None:
+        """SIGKILL, if it runs."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)  # a program that runs it ends by itself then
+        self._end()
+
+    def wait_until_dead(self) -> int:
+        """Wait for an end that something else brings about; the exit code."""
+        return self._end()
+
+    def _end(self) -> int:
+        assert self._process is not None
+        code = self._process.wait(_ENDS_S)
+        self._process = None
+        return code
+
+    def _launch(self, notify_address: str, under: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+        config = self.folder / "node.toml"
+        config.write_text(self._settings_text(), encoding="utf-8")
+        environment = {
+            **os.environ,
+            "NOTIFY_SOCKET": notify_address,
+            # Entry points of the simulators.
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, (str(_TESTS), os.environ.get("PYTHONPATH")))
+            ),
+        }
+        program = [sys.executable, "-m", "edge_runtime.process", "node", self.entry_point]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*under, *program, config],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+
+    def _wait_until_ready(self, notices: NotifySocket) -> bool:
+        ends_s = time.monotonic() + _READY_S
+        while self.is_alive:
+            assert time.monotonic() < ends_s, f"the node does not start; its log is {self.log}"
+            if not select.select([notices], [], [], 0.05)[0]:
+                continue
+            for message in notices.receive():
+                if message.notice is Notice.READY:
+                    self.pid = message.pid
+                    return True
+        self._process = None
+        return False
+
+    def _settings_text(self) -> str:
+        return f"""
+[device]
+state_dir = "{self.state_dir}"
+heartbeat_s = 10.0
+stop_grace_s = 4.0
+
+[node]
+ae_title = "{AE_TITLE}"
+bind = "{LOOPBACK}"
+port = {self.port}
+min_free_bytes = {self.min_free_bytes}
+fast_path = {str(self.fast_path).lower()}
+
+[logging]
+format = "json"
+level = "debug"
+{self.settings}"""
