@@ -25,7 +25,7 @@ ifdef EDGE_TRIAGE_TEST_DATA
 export EDGE_TRIAGE_TEST_DATA := $(abspath $(EDGE_TRIAGE_TEST_DATA))
 endif
 
-.PHONY: help demo test setup setup-device lint wheel unit soak lock clean
+.PHONY: help demo test setup setup-device lint wheel unit soak fuzz lock clean
 
 help: ## List the commands
 	@echo "usage: make COMMAND [ARGS='...'] [PYTHON=python3.12]"
@@ -54,6 +54,16 @@ unit: setup ## Run the unit tests on the checkout
 
 soak: setup ## Run the tests that take many minutes, on the checkout
 	@$(BIN)/pytest -m soak $(ARGS)
+
+# What a run finds new is kept in .make/fuzz, beside the seeds in tests/fuzz/corpus.
+FUZZ_SECONDS ?= 600
+fuzz: setup ## Fuzz every target for FUZZ_SECONDS (600), on the checkout
+	@for target in pdu data_set; do
+	  mkdir -p ".make/fuzz/$$target"
+	  $(BIN)/python "tests/fuzz/fuzz_$$target.py" ".make/fuzz/$$target" "tests/fuzz/corpus/$$target" \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=2048 \
+	    -artifact_prefix=".make/fuzz/" -print_final_stats=1 $(ARGS)
+	done
 
 wheel: setup ## Build the wheel and install it where `make test` runs it
 	@requirements/install-wheel

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dicom_node.durable import durable_rename
-from dicom_node.inbox import Held
+from dicom_node.inbox import ConflictNote, Held
 from dicom_node.instance import StoredInstance
 from dicom_node.scp import NodeSettings, StorageNode
 from dicom_node.uids import is_valid_uid
@@ -101,10 +101,10 @@ class FolderArchive:
             self._arrived.notify_all()
         return None
 
-    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> bool:
+    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> ConflictNote:
         """Nothing contradicts anything here: the newest file stands."""
         del instance, held, digest
-        return False
+        return ConflictNote.KNOWN
 
     def replace_file(self, instance: StoredInstance, held: Held) -> bool:
         """Nothing to replace: no row is kept."""

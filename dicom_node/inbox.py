@@ -20,6 +20,17 @@ class RecordResult(str, Enum):
     """Same identity, other bytes: the row of before stays, the new file is in quarantine."""
 
 
+class ConflictNote(str, Enum):
+    """What the index made of a conflicting duplicate."""
+
+    NOTED = "noted"
+    """The note points to this file."""
+    KNOWN = "known"
+    """The same bytes are in quarantine already."""
+    ROW_GONE = "row_gone"
+    """Nothing is noted: the row that it contradicted has left the device."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """The file that the index already has for an identity."""
@@ -56,17 +67,13 @@ class Inbox(Protocol):
         """
         ...
 
-    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> bool:
+    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> ConflictNote:
         """Note that ``instance`` has the identity of ``held`` and other bytes, and raise an alarm.
 
         Args:
             instance: The newcomer.
             held: What ``record`` returned.
             digest: Of the newcomer's data set; the same bytes are noted once.
-
-        Returns:
-            Whether the note points to this file. If not, the same bytes are in quarantine already,
-            or ``held`` has left the device.
         """
         ...
 

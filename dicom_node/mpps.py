@@ -48,6 +48,9 @@ _NON_IMAGES = 0x00400220
 _SOP_CLASS_UID = 0x00081150
 _SOP_INSTANCE_UID = 0x00081155
 
+# One step may serve several requested procedures; nobody groups more.
+MAX_STUDIES = 100
+
 _REFERENCE: Shape = {_SOP_CLASS_UID: None, _SOP_INSTANCE_UID: None}
 _SERIES: Shape = {_SERIES_INSTANCE_UID: None, _IMAGES: _REFERENCE, _NON_IMAGES: _REFERENCE}
 # PS3.4 table F.7.2-1: what an N-CREATE must hold with a value (type 1), sequences apart.
@@ -176,6 +179,8 @@ def read_creation(request: NormalizedRequest) -> StepMessage:
     if _status_of(found) is not StepStatus.IN_PROGRESS:
         raise BadRequestError(NormalizedStatus.INVALID_ATTRIBUTE_VALUE)
     studies = dict.fromkeys(_uid(item, _STUDY_INSTANCE_UID) for item in scheduled)
+    if len(studies) > MAX_STUDIES:
+        raise BadRequestError(NormalizedStatus.RESOURCE_LIMITATION)
     return _message(request, StepOperation.CREATE, found, tuple(studies))
 
 

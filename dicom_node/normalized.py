@@ -86,7 +86,9 @@ def service(
 
     def handle(found: evt.Event) -> tuple[Dataset, None]:
         answer = _answer(found, sop_class_uid, serve, unreadable)
-        if answer.status is not NormalizedStatus.SUCCESS:
+        if answer.status is NormalizedStatus.SUCCESS:
+            _log.info("node.request_served", request=event.name)
+        else:
             _log.warning("node.request_refused", request=event.name, status=f"{answer.status:04X}")
         return _encoded(answer), None
 

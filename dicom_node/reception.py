@@ -17,7 +17,7 @@ from dicom_node.admission import PeerRule
 from dicom_node.coercion import check_coercions, plan_received
 from dicom_node.file_meta import FileMeta, encode_file_meta
 from dicom_node.headers import check_first_element, header_of, identity_of, scan_received
-from dicom_node.inbox import Inbox, RecordResult
+from dicom_node.inbox import ConflictNote, Inbox, RecordResult
 from dicom_node.incoming import IncomingFile
 from dicom_node.instance import StoredInstance
 from dicom_node.spool import Spool
@@ -330,7 +330,10 @@ def settle(spool: Spool, inbox: Inbox, instance: StoredInstance) -> RecordResult
         if is_same:
             spool.remove(instance.path)
             return RecordResult.DUPLICATE
-        if inbox.record_conflict(instance, held, spool.data_set_digest(instance.path)):
+        note = inbox.record_conflict(instance, held, spool.data_set_digest(instance.path))
+        if note is ConflictNote.ROW_GONE:
+            continue
+        if note is ConflictNote.NOTED:
             spool.quarantine(instance.path)
             _log.error("node.instance_quarantined", name=instance.path.rpartition("/")[2])
         else:

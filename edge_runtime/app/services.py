@@ -118,7 +118,10 @@ def peer_finder(settings: Settings, make_address: MakeAddress) -> FindPeer:
 def _calls_from(caller: CallerSettings, address: str) -> bool:
     if caller.address is None:
         return True
-    return ipaddress.ip_address(address) in ipaddress.ip_network(caller.address)
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return found in ipaddress.ip_network(caller.address)
 
 
 def _us(seconds: float) -> int:

@@ -451,7 +451,7 @@ class RetentionSettings(Section):
     """How long studies stay on the device."""
 
     keep_s: Annotated[float, Field(ge=60, le=315_360_000)] = Field(
-        default=604_800.0, description="A study leaves so long after it was decided and delivered"
+        default=604_800.0, description="A delivered study leaves so long after it was decided"
     )
     least_keep_s: Annotated[float, Field(ge=0, le=604_800)] = Field(
         default=600.0, description="It stays at least so long when the disk fills up"

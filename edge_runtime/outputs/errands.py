@@ -35,8 +35,11 @@ from edge_runtime.store.errands import (
 
 _log = structlog.get_logger()
 
-_POLL_S = 0.02
+_POLL_S = 0.1
+"""Nobody waits for these as a radiologist does for a report."""
 _UNEXPECTED = "ERRAND_FAILED"
+# Finding that out again for each errand of the peer would take the time of the others'.
+_UNANSWERED = frozenset({DeliveryCode.PEER_UNREACHABLE.value, DeliveryCode.TLS_FAILED.value})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +157,7 @@ class ErrandCourier:
             return
         due = _later(at, decision.delay_s)
         retry_errand(connection, job, owner=self._owner, error_code=error.code, due=due)
-        if error.code == DeliveryCode.PEER_UNREACHABLE.value:
+        if error.code in _UNANSWERED:
             postpone_peer(connection, job, due)
         self._report("errand.postponed", job, error.code)
 

@@ -50,8 +50,8 @@ _BATCH = 250
 _LOOK_S = 1.0
 """How often the free space is looked at: a fast scanner fills gigabytes in seconds."""
 _SWEEP_US = 60_000_000
-_RELIEF_US = 2_000_000
-"""The pause between sweeps under pressure."""
+_RELIEF_US = 5_000_000
+"""The pause between sweeps under pressure that nothing relieves."""
 _RETRY_S = 10.0
 _BUSY_TIMEOUT_MS = 5_000
 _BLOCK_BYTES = 512

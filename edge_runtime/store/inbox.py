@@ -21,7 +21,7 @@ from typing import cast
 
 import structlog
 
-from dicom_node.inbox import Held
+from dicom_node.inbox import ConflictNote, Held
 from dicom_node.instance import InstanceHeader, StoredInstance
 from edge_runtime.clock import Clock
 from edge_runtime.model.clock import Instant, Mark
@@ -31,6 +31,7 @@ from edge_runtime.store.alarms import AlarmCode, clear_alarm, raise_alarm
 from edge_runtime.store.analyses import supersede_undecided
 from edge_runtime.store.codec import encode_header, encode_identity
 from edge_runtime.store.database import transaction
+from edge_runtime.store.retention import starting_revision
 from edge_runtime.store.stamps import move_stamp, stamp
 
 _log = structlog.get_logger()
@@ -186,7 +187,7 @@ class SqliteInbox:
         ).fetchone()
         return row["path"] if row else None
 
-    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> bool:
+    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> ConflictNote:
         """Note a conflicting duplicate, and raise an alarm; see ``Inbox.record_conflict``."""
         at = self._clock.now()
         with self._writing():
@@ -194,13 +195,13 @@ class SqliteInbox:
                 "SELECT id, study_id FROM instance WHERE path = ?", (held.path,)
             ).fetchone()
             if known is None:
-                return False
+                return ConflictNote.ROW_GONE
             self._quarantine(instance, known["id"], known["study_id"], digest, at)
             row = self._connection.execute(
                 "SELECT path FROM quarantine WHERE instance_id = ? AND data_set_digest = ?",
                 (known["id"], digest),
             ).fetchone()
-            return bool(row["path"] == instance.path)
+            return ConflictNote.NOTED if row["path"] == instance.path else ConflictNote.KNOWN
 
     def replace_file(self, instance: StoredInstance, held: Held) -> bool:
         """Let a row whose file is gone point to another; see ``Inbox.replace_file``."""
@@ -273,7 +274,7 @@ class SqliteInbox:
                 uid,
                 encode_identity(instance.identity),
                 StudyState.RECEIVING.value,
-                1,
+                starting_revision(self._connection, uid),
                 at.wall_us,
             ),
         )

@@ -52,6 +52,7 @@ _QUIET_POINTS = 6
 _FLAT_BYTES = 16 << 20
 """The allocator's play over hours; a leak of 100 bytes an instance would be more."""
 _REMEMBERED = 2_000
+_SLOPE_HOURS = 0.3
 _UNSETTLED = (
     "SELECT (SELECT count(*) FROM study WHERE state <> 'COMPLETE')"
     " + (SELECT count(*) FROM analysis WHERE state IN ('QUEUED', 'RUNNING'))"
@@ -391,7 +392,7 @@ def _figures(soak: Soak, seed: int, elapsed_s: float) -> Mapping[str, object]:
         "faults_found": len(soak.faults),
         "steady_seconds": round(soak.steady[-1].at_s if soak.steady else 0),
         "quiet_memory_mb": [round(each.resident_bytes / 1e6, 1) for each in soak.quiet],
-        "memory_slope_mb_per_h": round(_slope(soak.quiet[1:]), 1),
+        "memory_slope_mb_per_h": _slope(soak.quiet[1:]),
         "peak_memory_mb": round(soak.peak_bytes / 1e6, 1),
         "quiet_descriptors": [each.descriptors for each in soak.quiet],
         "quiet_threads": [each.threads for each in soak.quiet],
@@ -400,8 +401,13 @@ def _figures(soak: Soak, seed: int, elapsed_s: float) -> Mapping[str, object]:
     }
 
 
-def _slope(samples: Sequence[Sample]) -> float:
-    """Of the memory in quiet moments, in MB an hour, by least squares."""
+def _slope(samples: Sequence[Sample]) -> float | None:
+    """Of the memory in quiet moments, in MB an hour, by least squares; None for short runs.
+
+    Python frees associations in waves of some megabytes, which minutes would stretch to a slope.
+    """
     hours = [each.at_s / 3600 for each in samples]
+    if hours[-1] - hours[0] < _SLOPE_HOURS:
+        return None
     memory = [each.resident_bytes / 1e6 for each in samples]
-    return statistics.linear_regression(hours, memory).slope
+    return round(statistics.linear_regression(hours, memory).slope, 1)

@@ -128,6 +128,14 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(min(now, ends) - timedelta(days=1))
             .not_valid_after(ends)
+            # Python 3.13 and later ask for both (RFC 5280 4.2.1.1).
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
         )
 
 

@@ -97,6 +97,8 @@ class HandDrivenNode:
                 has_ended = self._drive(association, len(stream))
             finally:
                 association._end_upper_layer()
+                if isinstance(association.dul, FastDul):
+                    association.dul._wire.close()  # as its thread does last
                 session = association._session
                 assert session is not None
                 session.close(released=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -45,6 +45,8 @@ class ListeningScanner:
     statuses: list[int] = field(default_factory=list)
     """Answers to the next reports; Success after that."""
     reports: list[Report] = field(default_factory=list)
+    before_answer: Callable[[], object] = lambda: None
+    """Called when a report has arrived, before it is answered."""
     _server: ThreadedAssociationServer | None = None
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -88,6 +90,7 @@ class ListeningScanner:
             with self._changed:
                 self.reports.append(_report_of(event))
                 self._changed.notify_all()
+            self.before_answer()
         return status, None
 
 

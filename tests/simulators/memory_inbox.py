@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from dicom_node.inbox import Held
+from dicom_node.inbox import ConflictNote, Held
 from dicom_node.instance import StoredInstance
 
 
@@ -34,10 +34,13 @@ class MemoryInbox:
             self._changed.notify_all()
             return None if known.path == instance.path else Held(path=known.path)
 
-    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> bool:
-        del held
+    def record_conflict(self, instance: StoredInstance, held: Held, digest: str) -> ConflictNote:
         with self._changed:
-            return self.conflicts.setdefault(digest, instance).path == instance.path
+            known = self.rows.get(instance.header.sop_instance_uid)
+            if known is None or known.path != held.path:
+                return ConflictNote.ROW_GONE
+            noted = self.conflicts.setdefault(digest, instance)
+            return ConflictNote.NOTED if noted.path == instance.path else ConflictNote.KNOWN
 
     def replace_file(self, instance: StoredInstance, held: Held) -> bool:
         with self._changed:

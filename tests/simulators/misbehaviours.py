@@ -230,6 +230,10 @@ BROKEN_PDUS = [
                 "a PDU that takes in the first byte of the next one",
                 p_data(pdv(1, 3, _COMMAND), length=len(_COMMAND) + 7) + pdu(P_DATA_TF, b"\1"),
             ),
+            (
+                "a value of a data set that reaches into the next PDU",
+                _FIRST + p_data(pdv(1, LAST, IMAGE.data_set), length=100),
+            ),
             ("a data set of 4 GB in one value", _FIRST + p_data(pdv(1, 2, b"", length=0xFFFFFFFF))),
         ],
     ),

@@ -332,6 +332,10 @@ class RogueModality:
     ) -> None:
         self._connection.close()
 
+    def set_deadline(self, seconds: float) -> None:
+        """From now on an answer has to come within ``seconds``."""
+        self._connection.settimeout(seconds)
+
     def send(self, *pieces: bytes) -> None:
         """Send bytes; a node that has hung up meanwhile is none of the sender's business."""
         try:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import decode, encode
@@ -14,12 +16,14 @@ from simulators.upstream_ris import UpstreamRis
 
 from dicom_node.admission import PeerRule
 from dicom_node.errors import (
+    BadRequestError,
     ContextRejectedError,
     DataSetUnreadableError,
     PeerUnreachableError,
     RequestRefusedError,
 )
 from dicom_node.mpps import (
+    MAX_STUDIES,
     NO_LONGER_UPDATED,
     Noted,
     StepMessage,
@@ -27,10 +31,15 @@ from dicom_node.mpps import (
     StepReference,
     StepStatus,
     procedure_step_services,
+    read_change,
+    read_creation,
     send_step,
 )
+from dicom_node.normalized import NormalizedRequest
+from dicom_node.reception import Caller
 from dicom_node.requestor import PeerAddress, RequestorTimeouts
 from dicom_node.scp import StorageNode
+from dicom_node.uids import is_valid_uid
 
 MakeNode = Callable[..., StorageNode]
 TIMEOUTS = RequestorTimeouts(connect_s=5.0, association_s=5.0, answer_s=5.0)
@@ -95,6 +104,18 @@ def test_a_step_of_several_studies_names_each_once(link: ModalityLink, book: Mem
         )
     assert link.create(step, UID) == 0x0000
     assert book.messages[0].study_instance_uids == ("1.2.3", "1.2.4")
+
+
+def test_a_step_of_more_studies_than_anybody_groups_is_refused(
+    link: ModalityLink, book: MemoryBook
+) -> None:
+    step = creation("1.2.3")
+    for number in range(MAX_STUDIES):
+        step.ScheduledStepAttributesSequence.append(
+            creation(f"1.2.4.{number}").ScheduledStepAttributesSequence[0]
+        )
+    assert link.create(step, UID) == 0x0213
+    assert book.messages == []
 
 
 def test_a_change_names_images_and_other_objects(link: ModalityLink, book: MemoryBook) -> None:
@@ -238,6 +259,37 @@ def test_a_peer_that_may_not_store_may_not_report_steps(
     with call_node(node.port) as link:
         assert link.create(creation(), UID) == 0x0124
     assert book.messages == []
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(
+    places=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=6),
+    cut=st.integers(0, 50),
+    is_creation=st.booleans(),
+)
+def test_whatever_a_damaged_message_holds_it_is_read_or_refused(
+    places: list[tuple[int, int]], cut: int, *, is_creation: bool
+) -> None:
+    step = creation() if is_creation else change("COMPLETED", {"1.5": ["1.5.1"]})
+    encoded = encode(step, is_implicit_vr=False, is_little_endian=True)
+    assert encoded is not None
+    data = bytearray(encoded)
+    for place, value in places:
+        data[place % len(data)] = value
+    request = NormalizedRequest(
+        caller=Caller(ae_title="A", address="", rule=PeerRule(ae_title="A")),
+        sop_class_uid="1.2.840.10008.3.1.2.3.3",
+        sop_instance_uid=UID,
+        action_type=None,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        data_set=bytes(data[: len(data) - cut]),
+    )
+    try:
+        message = read_creation(request) if is_creation else read_change(request)
+    except (BadRequestError, DataSetUnreadableError):
+        return
+    uids = [item.sop_instance_uid for item in message.references or ()]
+    assert all(is_valid_uid(uid) for uid in [*uids, *message.study_instance_uids])
 
 
 def test_no_value_of_a_step_is_logged(

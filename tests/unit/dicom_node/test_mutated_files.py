@@ -95,10 +95,10 @@ def _mutated(draw: st.DrawFn, elements: Sequence[bytes]) -> bytes:
     changed = list(elements)
     for _ in range(draw(st.integers(0, 6))):
         index = draw(st.integers(0, max(0, len(changed) - 1)))
-        if changed and draw(st.booleans()):
+        if draw(st.booleans()) and changed:
             changed[index] = draw(_rewritten(changed[index]))
         else:
-            draw(_reordered(changed, index))
+            changed = draw(_reordered(changed, index))
     data_set = b"".join(changed)
     return data_set[: draw(st.integers(0, len(data_set)))] if draw(st.booleans()) else data_set
 
@@ -116,21 +116,23 @@ def _rewritten(draw: st.DrawFn, element: bytes) -> bytes:
 
 
 @st.composite
-def _reordered(draw: st.DrawFn, elements: list[bytes], index: int) -> None:
-    """Something doubled, moved, nested or put between, in place."""
+def _reordered(draw: st.DrawFn, elements: Sequence[bytes], index: int) -> list[bytes]:
+    """Something doubled, moved, nested or put between."""
+    changed = list(elements)
     kind = draw(st.sampled_from(("twice", "elsewhere", "nested", "bytes", "tag")))
     there = draw(st.integers(0, len(elements)))
     if kind in ("twice", "elsewhere"):
-        elements[there:there] = elements[index : index + 1]
+        changed[there:there] = elements[index : index + 1]
     if kind == "elsewhere":
-        del elements[index : index + 1]
+        del changed[index : index + 1]
     if kind == "nested":
-        elements[index:] = [_nested(b"".join(elements[index:]), draw(st.integers(1, 100)))]
+        changed[index:] = [_nested(b"".join(elements[index:]), draw(st.integers(1, 100)))]
     if kind == "bytes":
-        elements.insert(there, draw(st.binary(max_size=64)))
+        changed.insert(there, draw(st.binary(max_size=64)))
     if kind == "tag":
         tag = draw(st.sampled_from(_ALIEN_TAGS))
-        elements.insert(there, struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", 0))
+        changed.insert(there, struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, b"UI", 0))
+    return changed
 
 
 def _nested(data: bytes, depth: int) -> bytes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import ssl
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -12,6 +15,7 @@ import pytest
 from pydicom import Dataset
 from simulators.certificates import HOST, Authority, Identity
 from simulators.memory_inbox import MemoryInbox
+from simulators.rogue_modality import associate_request, pdu
 from simulators.waiting import wait_until
 from structlog.testing import capture_logs
 
@@ -27,7 +31,8 @@ from dicom_node.errors import (
 from dicom_node.requestor import VERIFICATION_PAIR, Connection, PeerAddress, RequestorTimeouts
 from dicom_node.scp import StorageNode, TlsPort
 from dicom_node.scu import SendOutcome, outgoing_file, send_files, verify_peer
-from dicom_node.tls import RequestorTls, ServerCertificates
+from dicom_node.tls import RequestorTls, ServerCertificates, ServerTls
+from dicom_node.transport import cut
 
 StartNode = Callable[..., StorageNode]
 MakeFile = Callable[..., Path]
@@ -316,3 +321,37 @@ def test_stopping_ends_tls_associations_too(site: Site) -> None:
     ):
         node.__exit__(None, None, None)
         wait_until(lambda: not connection.is_open, 10)
+
+
+def test_the_end_of_an_association_is_the_end_of_tls_too(site: Site) -> None:
+    """Without close_notify a peer cannot tell the end from a cut (RFC 8446 6.1)."""
+    node = site.start()
+    context = site.tls(site.scanner).context()
+    raw = socket.create_connection((HOST, node.tls_port), timeout=10)
+    with context.wrap_socket(raw, server_hostname=HOST, suppress_ragged_eofs=False) as connection:
+        connection.sendall(associate_request())
+        assert connection.recv(1) == b"\x02"  # A-ASSOCIATE-AC
+        connection.sendall(pdu(0x05, bytes(4)))  # A-RELEASE-RQ
+        while connection.recv(4096):
+            pass
+
+
+def test_nothing_is_read_in_clear_text_after_a_connection_was_cut(site: Site) -> None:
+    """What is left in the kernel's buffer is encrypted, and must not pass for the peer's words."""
+    tls = ServerTls(site.certificates)
+    context = site.tls(site.scanner).context()
+    with socket.create_server((HOST, 0)) as listener:
+        raw = socket.create_connection(listener.getsockname(), timeout=10)
+        accepted: list[ssl.SSLSocket] = []
+        door = threading.Thread(
+            target=lambda: accepted.append(tls.accept(listener.accept()[0], 10))
+        )
+        door.start()
+        with context.wrap_socket(raw, server_hostname=HOST) as connection:
+            door.join(10)
+            connection.sendall(b"secret")
+            with accepted[0] as server:
+                wait_until(lambda: select.select([server], [], [], 0)[0])
+                cut(server)
+                assert server.recv(6) == b"secret"
+                assert server.recv(4096) == b""

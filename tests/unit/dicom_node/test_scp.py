@@ -341,6 +341,57 @@ def _send_half(connection: Connection, item: Outgoing) -> socket.socket:
     return transport.socket
 
 
+def test_newcomer_whose_rival_leaves_at_this_moment_takes_its_place(
+    start_node: StartNode, peer_of: PeerOf, make_file: MakeFile, inbox: Inbox
+) -> None:
+    """Retention may take a study between two looks; what came then is neither lost nor refused."""
+    node = start_node()
+    send_files([make_file(new_uid=False)], peer_of(node), calling_ae_title="SCANNER")
+    (rival,) = inbox.rows.values()
+    same_data_set = node.spool.have_same_data_set
+
+    def compare_and_leave(one: str, other: str) -> bool:
+        is_same = same_data_set(one, other)
+        inbox.rows.clear()
+        return is_same
+
+    node.spool.have_same_data_set = compare_and_leave  # type: ignore[method-assign]  # a moment in time
+    newcomer = make_file(lambda ds: setattr(ds, "InstanceNumber", 77), new_uid=False)
+    (result,) = send_files([newcomer], peer_of(node), calling_ae_title="SCANNER")
+    assert result.status == StoreStatus.SUCCESS
+    (row,) = inbox.rows.values()
+    assert row.path != rival.path
+    assert row.header.instance_number == 77
+
+
+def test_row_whose_file_is_lost_takes_the_one_that_comes_again(
+    start_node: StartNode, peer_of: PeerOf, make_file: MakeFile, inbox: Inbox
+) -> None:
+    node, path = start_node(), make_file()
+    send_files([path], peer_of(node), calling_ae_title="SCANNER")
+    (lost,) = inbox.rows.values()
+    node.spool.absolute(lost.path).unlink()
+    (result,) = send_files([path], peer_of(node), calling_ae_title="SCANNER")
+    assert result.status == StoreStatus.SUCCESS
+    (row,) = inbox.rows.values()
+    assert _files(node) == [node.spool.absolute(row.path)]
+
+
+def test_quota_of_one_peer_holds_up_no_other(
+    start_node: StartNode, peer_of: PeerOf, make_file: MakeFile, inbox: Inbox
+) -> None:
+    rules = (PeerRule(ae_title="SMALL", quota_bytes=1), PeerRule(ae_title="LARGE"))
+    node = start_node(admit_unknown_peers=False, peers=rules)
+    with closing(_connect(peer_of(node), calling="SMALL")) as connection:
+        assert connection.store(outgoing_file(make_file())) == StoreStatus.SUCCESS
+        for _ in range(2):
+            assert connection.store(outgoing_file(make_file())) == StoreStatus.OUT_OF_RESOURCES
+        (other,) = send_files([make_file()], peer_of(node), calling_ae_title="LARGE")
+        assert other.status == StoreStatus.SUCCESS
+        inbox.rows.clear()  # its studies have left
+        assert connection.store(outgoing_file(make_file())) == StoreStatus.SUCCESS
+
+
 def test_transfer_that_breaks_off_leaves_nothing(
     start_node: StartNode, peer_of: PeerOf, make_file: MakeFile, inbox: Inbox
 ) -> None:

@@ -13,6 +13,7 @@ from simulators.memory_inbox import MemoryInbox
 from simulators.stow_door import data_set, opened_door, store, uid_of, unfinished
 from simulators.stow_sender import BOUNDARY, StowSender, chunked, client, head, multipart
 
+from dicom_node.admission import Coercion
 from dicom_node.contexts import TRANSFER_SYNTAXES
 from dicom_node.file_meta import encode_file_meta, parse_file_meta
 from dicom_node.stow import StowDoor
@@ -320,6 +321,20 @@ def test_an_instance_beyond_the_bound_fails_alone_and_is_no_reason_to_try_later(
     both = store(door, multipart([large.read_bytes(), small.read_bytes()]))
     assert (both.status, both.stored) == (202, [uid_of(small)])
     assert not unfinished(spool)
+
+
+def test_an_instance_that_was_coerced_is_stored_with_a_warning(
+    start_door: StartDoor, inbox: MemoryInbox, spool: Path, make_file: MakeFile
+) -> None:
+    coercion = Coercion(keyword="InstitutionName", value="Hill Clinic")
+    path = make_file()
+    door = start_door(clients=(client(coercions=(coercion,)),))
+    answer = store(door, multipart([path.read_bytes()]))
+    assert (answer.status, answer.stored) == (202, [uid_of(path)])
+    (item,) = Dataset.from_json(answer.report).ReferencedSOPSequence
+    assert item.WarningReason == 0xB000
+    (row,) = inbox.rows.values()
+    assert dcmread(spool / row.path).InstitutionName == "Hill Clinic"
 
 
 def test_a_full_disk_is_told_before_the_body_is_read(start_door: StartDoor) -> None:

@@ -177,6 +177,31 @@ def test_each_suite_of_the_profile_is_taken_with_tls_1_2(
         assert not connection.session.has_ticket
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_every_connection_proves_its_certificate_anew(
+    open_door: Callable[..., Door],
+    certificates: ServerCertificates,
+    authority: Authority,
+    scanner: Identity,
+    version: ssl.TLSVersion,
+) -> None:
+    context = ssl.create_default_context(cafile=str(authority.ca_file))
+    context.load_cert_chain(scanner.certificate_file, scanner.key_file)
+    context.minimum_version = context.maximum_version = version
+    door = open_door(certificates)
+    session = None
+    for _ in range(2):
+        raw = socket.create_connection((HOST, door.port), timeout=_DEADLINE_S)
+        with (
+            context.wrap_socket(raw, server_hostname=HOST, session=session) as connection,
+            door.guest() as guest,
+        ):
+            guest.sendall(b"x")
+            assert connection.recv(1) == b"x"
+            assert not connection.session_reused
+            session = connection.session
+
+
 @pytest.mark.parametrize(
     "suite",
     [

@@ -209,3 +209,20 @@ def test_a_pulse_that_cannot_be_recorded_still_reaches_the_supervisor(heard: _He
     heard.database.mkdir()
     heard.pulse.ready()
     assert heard.heard() == [Notice.READY, Notice.ALIVE]
+
+
+def test_node_loads_nothing_that_looks_at_pixels(tmp_path: Path) -> None:
+    """What the node's entry point imports decides its memory; a new import shows here."""
+    script = (
+        "import sys\n"
+        "from edge_runtime.process import _LEFT_OUT, _load\n"
+        "from edge_runtime.store.processes import Role\n"
+        "_load('edge_runtime.app.node:run', leave_out=_LEFT_OUT[Role.NODE])\n"
+        "print(*sorted(name for name, module in sys.modules.items() if module is not None))\n"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout.split()
+    assert "pynetdicom" in loaded
+    heavy = {"numpy", "gdcm", "PIL", "onnx", "onnxruntime", "highdicom", "starlette", "h11", "paho"}
+    assert not heavy.intersection(loaded)

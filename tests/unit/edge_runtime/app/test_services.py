@@ -50,6 +50,7 @@ def test_a_listed_caller_is_told_where_it_listens() -> None:
     ("ip", "expected"),
     [
         ("192.0.2.7", ("SCANNER_SCP", "scanner.example", 4006)),
+        ("::ffff:192.0.2.7", ("SCANNER_SCP", "scanner.example", 4006)),
         ("198.51.100.7", ("SCANNER", "198.51.100.7", 104)),
     ],
 )

@@ -13,12 +13,14 @@ from simulators.listening_scanner import CT, ListeningScanner
 from dicom_node.commitment import CommitmentRequest, FailureReason, Reference
 from dicom_node.instance import InstanceHeader, StoredInstance, StudyIdentity
 from dicom_node.requestor import PeerAddress, RequestorTimeouts
+from edge_runtime.model.errand import ErrandKind
 from edge_runtime.outputs.commitment_report import CommitmentReporter, judge
 from edge_runtime.outputs.errands import ErrandCourier
 from edge_runtime.outputs.retry import RetryRule
 from edge_runtime.store.alarms import AlarmCode, standing_alarms
 from edge_runtime.store.commitments import HeldInstance, SqliteCommitments
 from edge_runtime.store.database import connect
+from edge_runtime.store.errands import claim_errand
 from edge_runtime.store.inbox import SqliteInbox
 
 HOLD_US = 3_600_000_000
@@ -42,25 +44,21 @@ class Device:
         self.book = SqliteCommitments(
             self.node, self.clock, patience_us=PATIENCE_S * 1_000_000, max_open=100
         )
-        self.port = port
-        self.courier = self.start_courier()
-
-    def start_courier(self, *, max_attempts: int = 3) -> ErrandCourier:
+        self.reporter = CommitmentReporter(
+            lambda ae, address: PeerAddress(ae_title=ae, host=address, port=port),
+            calling_ae_title="NODE",
+            spool_dir=self.spool,
+            hold_us=HOLD_US,
+            timeouts=TIMEOUTS,
+        )
         self.courier = ErrandCourier(
-            CommitmentReporter(
-                lambda ae, address: PeerAddress(ae_title=ae, host=address, port=self.port),
-                calling_ae_title="NODE",
-                spool_dir=self.spool,
-                hold_us=HOLD_US,
-                timeouts=TIMEOUTS,
-            ),
+            self.reporter,
             database=self.database,
             clock=self.clock,
-            rule=RetryRule(first_delay_s=1, max_delay_s=10, max_attempts=max_attempts),
+            rule=RetryRule(first_delay_s=1, max_delay_s=10, max_attempts=3),
             lease_us=60_000_000,
             owner="courier",
         )
-        return self.courier
 
     def close(self) -> None:
         self.node.close()
@@ -221,25 +219,26 @@ def test_a_verdict_does_not_change_between_two_tries(
     assert scanner.reports[0].event_type == 1
 
 
-def test_a_courier_that_dies_after_sending_sends_the_same_again(
-    device: Device, scanner: ListeningScanner, monkeypatch: pytest.MonkeyPatch
+def test_a_courier_that_dies_after_sending_is_followed_by_one_that_sends_the_same(
+    device: Device, scanner: ListeningScanner
 ) -> None:
     device.store("1.5")
     device.ask("1.5")
-    with monkeypatch.context() as patch:
-        patch.setattr("edge_runtime.outputs.errands.finish_errand", _die)
-        with pytest.raises(KeyboardInterrupt):
-            device.run_errands()
+    job = claim_errand(
+        device.node,
+        ErrandKind.COMMITMENT_REPORT,
+        owner="dead",
+        at=device.clock.now(),
+        lease_us=60_000_000,
+    )
+    assert job is not None
+    device.reporter.perform(device.node, job, device.clock.now())
+    assert device.run_errands() == 0
     device.clock.advance(61)
-    device.start_courier()
     device.run_errands()
     first, second = scanner.reports
     assert first == second
     assert device.owes_nothing()
-
-
-def _die(*_args: object, **_keywords: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_a_scanner_that_never_answers_ends_in_an_alarm(
@@ -291,21 +290,15 @@ def test_5000_instances_are_reported(device: Device, scanner: ListeningScanner) 
 
 
 def test_what_breaks_unexpectedly_is_tried_again_and_not_quoted(
-    device: Device,
-    scanner: ListeningScanner,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    device: Device, scanner: ListeningScanner, capfd: pytest.CaptureFixture[str]
 ) -> None:
     device.store("1.5")
     device.ask("1.5")
-
-    def broken(*_args: object, **_keywords: object) -> None:
-        raise ValueError("CANARY")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("edge_runtime.outputs.commitment_report.send_report", broken)
-        device.run_errands()
+    (wanted,) = device.node.execute("SELECT wanted FROM commitment").fetchone()
+    device.node.execute("UPDATE commitment SET wanted = x'43414E415259'")
+    device.run_errands()
     assert device.errand()["error_code"] == "ERRAND_FAILED"
+    device.node.execute("UPDATE commitment SET wanted = ?", (wanted,))
     device.clock.advance(1)
     device.run_errands()
     assert len(scanner.reports) == 1

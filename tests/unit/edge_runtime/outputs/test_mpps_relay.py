@@ -23,7 +23,7 @@ from edge_runtime.outputs.mpps_relay import MppsRelay
 from edge_runtime.outputs.retry import RetryRule
 from edge_runtime.store.alarms import AlarmCode, standing_alarms
 from edge_runtime.store.database import connect
-from edge_runtime.store.errands import resend_dead_errands
+from edge_runtime.store.errands import claim_errand, resend_dead_errands
 from edge_runtime.store.procedure_steps import SqliteProcedureSteps
 
 TIMEOUTS = RequestorTimeouts(connect_s=2.0, association_s=5.0, answer_s=5.0)
@@ -37,12 +37,13 @@ class Device:
         self.node = connect(folder / "triage.db")
         self.courier_connection = connect(folder / "triage.db")
         self.book = SqliteProcedureSteps(self.node, self.clock, relays=True, max_steps=100)
+        self.relay = MppsRelay(
+            PeerAddress(ae_title="RIS", host="127.0.0.1", port=port),
+            calling_ae_title="NODE",
+            timeouts=TIMEOUTS,
+        )
         self.courier = ErrandCourier(
-            MppsRelay(
-                PeerAddress(ae_title="RIS", host="127.0.0.1", port=port),
-                calling_ae_title="NODE",
-                timeouts=TIMEOUTS,
-            ),
+            self.relay,
             database=folder / "triage.db",
             clock=self.clock,
             rule=RetryRule(first_delay_s=1, max_delay_s=10, max_attempts=3),
@@ -140,20 +141,22 @@ def test_an_upstream_that_is_overloaded_is_asked_again_before_the_next_message(
     assert ris.taken == [("N-CREATE", "1.40"), ("N-SET", "1.40")]
 
 
-def _die(*_args: object, **_keywords: object) -> None:
-    raise KeyboardInterrupt
-
-
-def test_a_courier_that_dies_after_sending_repeats_and_goes_on(
-    device: Device, ris: UpstreamRis, monkeypatch: pytest.MonkeyPatch
+def test_a_courier_that_dies_after_sending_is_followed_by_one_that_goes_on(
+    device: Device, ris: UpstreamRis
 ) -> None:
     device.create()
     device.set(StepStatus.COMPLETED)
     for _ in range(2):
-        with monkeypatch.context() as patch:
-            patch.setattr("edge_runtime.outputs.errands.finish_errand", _die)
-            with pytest.raises(KeyboardInterrupt):
-                device.run_errands()
+        job = claim_errand(
+            device.node,
+            ErrandKind.MPPS_RELAY,
+            owner="dead",
+            at=device.clock.now(),
+            lease_us=60_000_000,
+        )
+        assert job is not None
+        device.relay.perform(device.node, job, device.clock.now())
+        assert device.run_errands() == 0
         device.clock.advance(61)
         assert device.courier.perform_one(device.courier_connection)
     assert [item.status for item in ris.messages] == [0x0000, 0x0111, 0x0000, 0x0110]

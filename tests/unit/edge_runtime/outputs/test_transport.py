@@ -14,6 +14,7 @@ from dicom_node.errors import (
     HandshakeFault,
     NotADicomFileError,
     PeerUnreachableError,
+    RequestRefusedError,
     StoreRefusedError,
     TlsFileError,
 )
@@ -32,6 +33,8 @@ from edge_runtime.outputs.transport import DeliveryCode, delivery_error
         (StoreRefusedError(0xA700), DeliveryCode.STORE_REFUSED_RESOURCES),
         (StoreRefusedError(0xA7FF), DeliveryCode.STORE_REFUSED_RESOURCES),
         (StoreRefusedError(0x0110), DeliveryCode.STORE_REFUSED_RESOURCES),
+        (RequestRefusedError(0x0110), DeliveryCode.REQUEST_REFUSED_RESOURCES),
+        (RequestRefusedError(0x0213), DeliveryCode.REQUEST_REFUSED_RESOURCES),
         (OSError(errno.EIO, "disk"), DeliveryCode.FILE_UNREADABLE),
     ],
 )
@@ -47,6 +50,7 @@ def test_what_may_pass_is_tried_again(error: DicomNodeError | OSError, code: Del
         (StoreRefusedError(0xA900), DeliveryCode.STORE_REFUSED),
         (StoreRefusedError(0xC000), DeliveryCode.STORE_REFUSED),
         (StoreRefusedError(0x0124), DeliveryCode.STORE_REFUSED),
+        (RequestRefusedError(0x0112), DeliveryCode.REQUEST_REFUSED),
         (DataSetUnreadableError("odd"), DeliveryCode.DATA_SET_INVALID),
         (NotADicomFileError("odd"), DeliveryCode.DATA_SET_INVALID),
         (FileNotFoundError(errno.ENOENT, "gone"), DeliveryCode.FILE_LOST),

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 
 from simulators.hand_clock import HandClock
 
-from dicom_node.inbox import Held
+from dicom_node.inbox import ConflictNote, Held
 from dicom_node.instance import StoredInstance
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.study import CompletionReason, StudyState
@@ -87,7 +88,9 @@ def test_other_bytes_under_the_same_uid_are_quarantined_with_one_alarm(
         held = inbox.record(newcomer)
         assert held == Held(path="aa/first.dcm")
         answers.append(inbox.record_conflict(newcomer, held, "digest"))
-    assert answers == [True, False]
+    assert answers == [ConflictNote.NOTED, ConflictNote.KNOWN]
+    gone = inbox.record_conflict(stored(sop="1.2.3.9"), Held(path="aa/left.dcm"), "digest")
+    assert gone is ConflictNote.ROW_GONE
     (alarm,) = standing_alarms(connection)
     assert alarm.code is AlarmCode.CONFLICTING_DUPLICATE
     assert connection.execute("SELECT count(*) FROM quarantine").fetchone()[0] == 1
@@ -185,3 +188,77 @@ def test_a_row_without_its_file_raises_an_alarm_once(
     (alarm,) = standing_alarms(connection)
     assert alarm.code is AlarmCode.FILE_MISSING
     assert alarm.study_key is not None
+
+
+def test_associations_that_record_at_the_same_time_share_a_transaction(
+    inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
+) -> None:
+    open_association(inbox)
+    instances = [stored() for _ in range(40)]
+    begun: list[str] = []
+    gate = threading.Barrier(len(instances))
+    connection.set_trace_callback(lambda sql: begun.append(sql) if "BEGIN" in sql else None)
+
+    def record(instance: StoredInstance) -> None:
+        gate.wait(10)
+        assert inbox.record(instance) is None
+
+    threads = [threading.Thread(target=record, args=(each,)) for each in instances]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    connection.set_trace_callback(None)
+    assert inbox.known_paths() == {each.path for each in instances}
+    assert 0 < len(begun) <= len(instances)
+
+
+def test_one_instance_that_cannot_be_recorded_fails_alone(inbox: SqliteInbox, stored: Make) -> None:
+    """The rows of a transaction stand or fall together; the next attempt is each one's own."""
+    open_association(inbox)
+    good, bad = stored(), stored(association_id="never opened")
+    gate = threading.Barrier(2)
+    errors: list[Exception] = []
+
+    def record(instance: StoredInstance) -> None:
+        gate.wait(10)
+        try:
+            inbox.record(instance)
+        except sqlite3.IntegrityError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=record, args=(each,)) for each in (good, bad)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(errors) == 1
+    assert inbox.known_paths() == {good.path}
+
+
+def test_row_whose_file_is_gone_takes_the_next_one_and_its_alarm_clears(
+    inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
+) -> None:
+    open_association(inbox)
+    inbox.record(stored(sop="1.2.3.9", path="aa/gone.dcm"))
+    inbox.report_missing(frozenset({"aa/gone.dcm"}))
+    newcomer = stored(sop="1.2.3.9", path="bb/here.dcm")
+    held = inbox.record(newcomer)
+    assert held == Held(path="aa/gone.dcm")
+    assert inbox.replace_file(newcomer, held)
+    assert inbox.known_paths() == {"bb/here.dcm"}
+    assert standing_alarms(connection) == ()
+    assert not inbox.replace_file(newcomer, held)
+
+
+def test_a_peers_holdings_are_what_it_sent(
+    inbox: SqliteInbox, clock: HandClock, stored: Make
+) -> None:
+    open_association(inbox)
+    assert inbox.held_bytes("CT01") == 0
+    for _ in range(3):
+        inbox.record(stored())
+    assert inbox.held_bytes("CT01") == 3_000
+    clock.advance(10)
+    assert inbox.held_bytes("CT01") == 3_000
+    assert inbox.held_bytes("MR01") == 0
