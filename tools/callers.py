@@ -20,7 +20,8 @@ from dicom_node.admission import Admitted, Call, RefusalReason, decide
 from dicom_node.errors import HandshakeFault
 from edge_runtime.app.node import node_settings
 from edge_runtime.config.loading import load_settings, parse_settings, parse_toml, read_toml
-from edge_runtime.config.settings import CallerSettings, Settings
+from edge_runtime.config.peers import CallerSettings
+from edge_runtime.config.settings import Settings
 from edge_runtime.errors import SettingsError
 from edge_runtime.store.callers import CallerView, list_callers
 from tools.console import (

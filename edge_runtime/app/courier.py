@@ -16,13 +16,9 @@ from dicom_node.requestor import PeerAddress, RequestorTimeouts
 from dicom_node.tls import RequestorTls
 from edge_runtime.app.services import errand_couriers, make_forgetting
 from edge_runtime.clock import SystemClock
-from edge_runtime.config.settings import (
-    MqttVersion,
-    NodeTlsSettings,
-    PeerSettings,
-    Settings,
-    TelemetrySettings,
-)
+from edge_runtime.config.node_settings import NodeTlsSettings
+from edge_runtime.config.peers import PeerSettings
+from edge_runtime.config.settings import MqttVersion, Settings, TelemetrySettings
 from edge_runtime.outputs.contract import ReportingDevice, Sink
 from edge_runtime.outputs.courier import ChannelCourier, Courier, run_channels
 from edge_runtime.outputs.forward import ForwardSink

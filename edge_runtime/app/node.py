@@ -14,7 +14,9 @@ from dicom_node.scp import NodeSettings, StorageNode, TlsPort
 from dicom_node.tls import ServerCertificates
 from edge_runtime.app.services import open_services
 from edge_runtime.clock import Clock, SystemClock
-from edge_runtime.config.settings import CallerSettings, CoercionSettings, NodeTlsSettings, Settings
+from edge_runtime.config.node_settings import NodeTlsSettings
+from edge_runtime.config.peers import CallerSettings, CoercionSettings
+from edge_runtime.config.settings import Settings
 from edge_runtime.pipeline.retention import RetentionRules
 from edge_runtime.pipeline.selection import reopens
 from edge_runtime.pipeline.sweeping import RetentionThread, resume_departures

@@ -13,7 +13,8 @@ from dicom_node.mpps import procedure_step_services
 from dicom_node.normalized import Service
 from dicom_node.requestor import PeerAddress, RequestorTimeouts
 from edge_runtime.clock import Clock
-from edge_runtime.config.settings import CallerSettings, PeerSettings, Settings
+from edge_runtime.config.peers import CallerSettings, PeerSettings
+from edge_runtime.config.settings import Settings
 from edge_runtime.outputs.commitment_report import CommitmentReporter, FindPeer
 from edge_runtime.outputs.errands import ErrandCourier, Performer
 from edge_runtime.outputs.forgetting import Forgetting

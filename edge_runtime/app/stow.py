@@ -12,7 +12,7 @@ from dicom_node.stow import StowDoor, StowSettings
 from dicom_node.stow_request import StowClient
 from dicom_node.tls import ServerTls
 from edge_runtime.app.node import coercions_of
-from edge_runtime.config import settings as schema
+from edge_runtime.config import node_settings as schema
 
 
 def stow_door(settings: schema.StowSettings, node: NodeSettings, storage: StorageNode) -> StowDoor:

@@ -79,20 +79,20 @@ class CommitmentReporter:
     def _judge(
         self, connection: sqlite3.Connection, commitment: Commitment, at: Instant
     ) -> Mapping[Reference, FailureReason] | None:
-        """Judge and keep the verdict; None while it is too early for one."""
+        """Judge and keep the verdict; None while it is too early for one, or just became wrong."""
         held = held_instances(connection, (item.sop_instance_uid for item in commitment.references))
         verdict = judge(commitment.references, held, self._is_whole)
         is_short = FailureReason.NO_SUCH_OBJECT_INSTANCE in verdict.values()
         if is_short and _is_patient(commitment, at):
             return None
-        record_verdict(
+        is_kept = record_verdict(
             connection,
             commitment,
             verdict,
             studies=_studies(commitment.references, held, verdict),
             hold_until_wall_us=at.wall_us + self._hold_us,
         )
-        return verdict
+        return verdict if is_kept else None
 
     def _is_whole(self, instance: HeldInstance) -> bool:
         try:

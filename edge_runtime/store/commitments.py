@@ -152,11 +152,15 @@ def read_commitment(connection: sqlite3.Connection, commitment_id: int) -> Commi
 def held_instances(
     connection: sqlite3.Connection, sop_instance_uids: Iterable[str]
 ) -> Mapping[str, Sequence[HeldInstance]]:
-    """Return what is held of each instance; one UID may stand in several studies."""
+    """Return what is held of each instance; one UID may stand in several studies.
+
+    What has begun to leave the device is not held.
+    """
     rows = connection.execute(
         "SELECT sop_instance_uid, study_id, instance.path, file_bytes, "
         "json_extract(header, '$.sop_class_uid') AS sop_class_uid "
-        "FROM json_each(?) JOIN instance ON sop_instance_uid = json_each.value",
+        "FROM json_each(?) JOIN instance ON sop_instance_uid = json_each.value "
+        "WHERE study_id NOT IN (SELECT study_id FROM departing)",
         (json.dumps(list(dict.fromkeys(sop_instance_uids))),),
     )
     held: dict[str, list[HeldInstance]] = {}
@@ -179,19 +183,36 @@ def record_verdict(
     *,
     studies: Iterable[int],
     hold_until_wall_us: int,
-) -> None:
-    """Keep what the report will say, and keep ``studies`` from retention until a time."""
+) -> bool:
+    """Keep what the report will say, and keep ``studies`` from retention until a time.
+
+    Returns:
+        False, and nothing is kept, if one of them began to leave since it was looked at.
+    """
     places = {reference: place for place, reference in enumerate(commitment.references)}
     encoded = [[places[reference], int(reason)] for reference, reason in verdict.items()]
+    promised = list(studies)
     with transaction(connection):
+        if not _are_staying(connection, promised):
+            return False
         connection.execute(
             "UPDATE commitment SET verdict = ? WHERE id = ?",
             (zlib.compress(json.dumps(encoded).encode()), commitment.commitment_id),
         )
         connection.executemany(
             "UPDATE study SET held_until_wall_us = max(held_until_wall_us, ?) WHERE id = ?",
-            [(hold_until_wall_us, study_id) for study_id in studies],
+            [(hold_until_wall_us, study_id) for study_id in promised],
         )
+    return True
+
+
+def _are_staying(connection: sqlite3.Connection, studies: Sequence[int]) -> bool:
+    found = connection.execute(
+        "SELECT count(*) FROM study WHERE id IN (SELECT value FROM json_each(?)) "
+        "AND id NOT IN (SELECT study_id FROM departing)",
+        (json.dumps(studies),),
+    ).fetchone()
+    return bool(found[0] == len(studies))
 
 
 def forget_commitments(connection: sqlite3.Connection, *, before_wall_us: int, at: Instant) -> int:

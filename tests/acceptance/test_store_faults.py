@@ -243,6 +243,7 @@ def test_killed_at_a_step_the_node_keeps_what_it_acknowledged(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1_800)
 @both_paths
 @pytest.mark.parametrize("act", Act, ids=lambda act: act.value)
 def test_killed_at_every_step_the_node_keeps_what_it_acknowledged(
@@ -300,6 +301,7 @@ def test_killed_while_it_starts_for_the_first_time_it_starts(tmp_path: Path) -> 
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1_800)
 def test_killed_anywhere_in_its_first_start_it_starts(tmp_path: Path) -> None:
     _survive_kills_at_first_start(tmp_path, at_most=1_000)
 
@@ -332,6 +334,7 @@ def test_killed_while_it_settles_a_crash_it_settles_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1_800)
 def test_killed_anywhere_while_it_settles_a_crash_it_settles_it(tmp_path: Path) -> None:
     _survive_kills_while_settling(tmp_path, at_most=1_000)
 

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from edge_runtime.config import settings
-from edge_runtime.config.settings import Section
+from edge_runtime.config import node_settings, settings
+from edge_runtime.config import peers as peer_settings
+from edge_runtime.config.fields import Section
 from tools.conformance.markdown import code, table
 
 
@@ -73,42 +74,42 @@ def _constraints(field: FieldInfo) -> list[object]:
 
 def node() -> str:
     """``[node]``."""
-    return section(settings.NodeSettings)
+    return section(node_settings.NodeSettings)
 
 
 def callers() -> str:
     """``[[node.callers]]``."""
-    return section(settings.CallerSettings)
+    return section(peer_settings.CallerSettings)
 
 
 def tls() -> str:
     """``[node.tls]``."""
-    return section(settings.NodeTlsSettings)
+    return section(node_settings.NodeTlsSettings)
 
 
 def commitment() -> str:
     """``[node.commitment]``."""
-    return section(settings.CommitmentSettings)
+    return section(node_settings.CommitmentSettings)
 
 
 def mpps() -> str:
     """``[node.mpps]``."""
-    return section(settings.MppsSettings)
+    return section(node_settings.MppsSettings)
 
 
 def stow() -> str:
     """``[node.stow]``."""
-    return section(settings.StowSettings)
+    return section(node_settings.StowSettings)
 
 
 def stow_clients() -> str:
     """``[[node.stow.clients]]``."""
-    return section(settings.StowClientSettings)
+    return section(node_settings.StowClientSettings)
 
 
 def peers() -> str:
     """A peer that we call."""
-    return section(settings.PeerSettings)
+    return section(peer_settings.PeerSettings)
 
 
 def retry() -> str:

@@ -10,7 +10,7 @@ from string import Template
 
 from dicom_node.contexts import TRANSFER_SYNTAXES
 from dicom_node.requestor import _MAX_PDU_BYTES as REQUESTOR_PDU_BYTES
-from edge_runtime.config.settings import NodeSettings
+from edge_runtime.config.node_settings import NodeSettings
 from edge_runtime.outputs.structured_report import _SERIES_NUMBER as SERIES_NUMBER
 from tools.conformance import node_tables, report_tables, settings_tables
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dicom_node.errors import TlsFileError
 from edge_runtime.app.node import server_certificates
-from edge_runtime.config.settings import NodeTlsSettings
+from edge_runtime.config.node_settings import NodeTlsSettings
 from tools.doctor.findings import Context, Finding, failed, fine, warning, worst
 
 EXPIRES_SOON_DAYS = 30

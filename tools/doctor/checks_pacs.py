@@ -18,7 +18,8 @@ from dicom_node.errors import (
 )
 from dicom_node.requestor import VERIFICATION_PAIR, Connection, ContextPair
 from edge_runtime.app.courier import peer_address
-from edge_runtime.config.settings import PeerSettings, Settings
+from edge_runtime.config.peers import PeerSettings
+from edge_runtime.config.settings import Settings
 from tools.doctor.checks_ports import ECHO_TIMEOUTS
 from tools.doctor.findings import Context, Finding, failed, fine
 

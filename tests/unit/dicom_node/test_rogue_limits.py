@@ -123,12 +123,11 @@ def test_peer_that_idles_longer_than_allowed_is_ended_and_its_half_image_dropped
 
 
 def test_peer_that_idles_within_its_time_can_go_on(start: StartStation) -> None:
-    station = start(idle_timeout_s=60.0, stalled_timeout_s=0.2)
+    station = start(idle_timeout_s=60.0, stalled_timeout_s=1.0)
     with RogueModality(station.port) as modality:
         modality.associate()
-        threading.Event().wait(0.5)  # longer than a stall, which is about unfinished PDUs only
         assert modality.store(IMAGE) == 0
-        threading.Event().wait(0.5)
+        threading.Event().wait(1.5)  # longer than a stall, which is about unfinished PDUs only
         assert modality.store(IMAGE) == 0
         modality.release()
     station.check_sound(IMAGE)

@@ -26,7 +26,8 @@ from edge_runtime.app import node
 from edge_runtime.app.courier import peer_address
 from edge_runtime.clock import SystemClock
 from edge_runtime.config.loading import parse_settings
-from edge_runtime.config.settings import PeerSettings, Settings
+from edge_runtime.config.peers import PeerSettings
+from edge_runtime.config.settings import Settings
 from edge_runtime.process import Pulse, database_path
 from edge_runtime.store.callers import CallerView, list_callers
 from edge_runtime.store.database import connect

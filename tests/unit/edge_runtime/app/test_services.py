@@ -10,7 +10,8 @@ from simulators.hand_clock import HandClock
 
 from dicom_node.requestor import PeerAddress, RequestorTimeouts
 from edge_runtime.app.services import errand_couriers, open_services, peer_finder
-from edge_runtime.config.settings import PeerSettings, Settings
+from edge_runtime.config.peers import PeerSettings
+from edge_runtime.config.settings import Settings
 from edge_runtime.outputs.retry import RetryRule
 
 if sys.version_info >= (3, 11):

@@ -27,7 +27,8 @@ from simulators.stow_sender import (
 
 from dicom_node.scu import send_files
 from edge_runtime.config.loading import parse_settings
-from edge_runtime.config.settings import NodeSettings, Settings
+from edge_runtime.config.node_settings import NodeSettings
+from edge_runtime.config.settings import Settings
 from edge_runtime.errors import SettingsError
 from tools.demo.site import free_port
 

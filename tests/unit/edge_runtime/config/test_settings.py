@@ -9,14 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edge_runtime.config.settings import (
-    CallerSettings,
-    DeviceSettings,
-    NodeSettings,
-    PeerSettings,
-    Settings,
-    TelemetrySettings,
-)
+from edge_runtime.config.node_settings import NodeSettings
+from edge_runtime.config.peers import CallerSettings, PeerSettings
+from edge_runtime.config.settings import DeviceSettings, Settings, TelemetrySettings
 from edge_runtime.supervisor.services import SERVICES
 
 COUNTS = re.compile(

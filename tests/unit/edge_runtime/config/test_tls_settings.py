@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from edge_runtime.config.settings import NodeSettings, PeerSettings
+from edge_runtime.config.node_settings import NodeSettings
+from edge_runtime.config.peers import PeerSettings
 from tools.config import app
 
 _TLS = {"certificate_file": "c", "key_file": "k", "ca_file": "a"}

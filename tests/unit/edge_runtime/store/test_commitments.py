@@ -189,6 +189,24 @@ def test_a_hold_is_set_on_the_studies_and_never_shortened(
     assert _held_until(connection) == [50, 40]
 
 
+def test_a_study_that_has_begun_to_leave_is_neither_held_nor_promised(
+    book: SqliteCommitments,
+    connection: sqlite3.Connection,
+    inbox: SqliteInbox,
+    stored: MakeInstance,
+) -> None:
+    inbox.association_opened("a1", "CT01", "192.0.2.1")
+    inbox.record(stored("1.2.3", sop="1.5"))
+    book.book(request())
+    commitment = read_commitment(connection, 1)
+    connection.execute("INSERT INTO departing (study_id) VALUES (1)")
+    assert held_instances(connection, ["1.5"]) == {}
+    assert not record_verdict(connection, commitment, {}, studies=(1,), hold_until_wall_us=50)
+    assert not record_verdict(connection, commitment, {}, studies=(7,), hold_until_wall_us=50)
+    assert read_commitment(connection, 1).verdict is None
+    assert _held_until(connection) == [0]
+
+
 def test_what_is_held_is_found_by_instance(
     connection: sqlite3.Connection, inbox: SqliteInbox, stored: MakeInstance
 ) -> None:
