@@ -185,10 +185,9 @@ def _native(path: Path, header: InstanceHeader, layout: PixelLayout, syntax: UID
     dtype = layout.dtype.newbyteorder(">") if big_endian else layout.dtype
     count = layout.rows * layout.columns
     if syntax == DeflatedExplicitVRLittleEndian:
-        flat = np.frombuffer(_inflated_pixels(path, layout)[: layout.frame_bytes], dtype=dtype)
+        flat = _first_frame(_inflated_pixels(path, layout), layout, dtype)
     elif header.pixel_data_offset is None:
-        value = _file_pixel_data(path)
-        flat = np.frombuffer(value[: layout.frame_bytes], dtype=dtype)
+        flat = _first_frame(_file_pixel_data(path), layout, dtype)
     elif (header.pixel_data_length or 0) < layout.frame_bytes:
         raise DecodeError(ReasonCode.UNDECODABLE_PIXELS, "pixel data shorter than the image")
     else:
@@ -197,6 +196,12 @@ def _native(path: Path, header: InstanceHeader, layout: PixelLayout, syntax: UID
         raise DecodeError(ReasonCode.UNDECODABLE_PIXELS, "pixel data shorter than the image")
     native = flat.astype(layout.dtype.newbyteorder("="), copy=not flat.flags.writeable)
     return native.reshape(layout.rows, layout.columns)
+
+
+def _first_frame(value: bytes, layout: PixelLayout, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if len(value) < layout.frame_bytes:
+        raise DecodeError(ReasonCode.UNDECODABLE_PIXELS, "pixel data shorter than the image")
+    return np.frombuffer(value[: layout.frame_bytes], dtype=dtype)
 
 
 def _inflated_pixels(path: Path, layout: PixelLayout) -> bytes:
@@ -236,10 +241,11 @@ def _decompressed(path: Path, layout: PixelLayout, syntax: UID) -> StoredPixels:
         stored, _ = decoder.as_array(
             encapsulated, index=0, raw=True, decoding_plugin=plugin, **_decoder_options(layout)
         )
-    except DecodeError:
+    except (DecodeError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
-        # Foreign decoders raise anything at all on damaged bytes.
+    except BaseException as error:
+        # Foreign decoders raise anything at all on damaged bytes; those written in Rust panic, and
+        # a panic is no Exception.
         raise DecodeError(
             ReasonCode.UNDECODABLE_PIXELS, f"{plugin} cannot decode {syntax.name}"
         ) from error

@@ -19,7 +19,7 @@ from simulators.upper_layer_model import whole_data_sets
 
 _FOLDER = Path(__file__).parent
 # What takes about ten seconds on a slow machine.
-_RUNS = {"pdu": 500, "data_set": 10_000}
+_RUNS = {"pdu": 800, "data_set": 20_000}
 
 
 @pytest.fixture(params=["pdu", "data_set"])

@@ -374,7 +374,9 @@ def test_a_study_uid_with_a_leading_zero_stays_so_that_the_report_joins_its_stud
     assert "4711" not in caplog.text
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(anything=st.text(max_size=80))
 def test_any_identity_can_be_rendered_written_and_read_back(
     anything: str, make_job: MakeJob, package: ModelPackage, device: ReportingDevice
