@@ -60,8 +60,9 @@ FUZZ_SECONDS ?= 600
 fuzz: setup ## Fuzz every target for FUZZ_SECONDS (600), on the checkout
 	@for target in pdu data_set; do
 	  mkdir -p ".make/fuzz/$$target"
-	  $(BIN)/python "tests/fuzz/fuzz_$$target.py" ".make/fuzz/$$target" "tests/fuzz/corpus/$$target" \
-	    -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=2048 \
+	  TMPDIR=$$([ -d /dev/shm ] && echo /dev/shm || echo /tmp) \
+	    $(BIN)/python "tests/fuzz/fuzz_$$target.py" ".make/fuzz/$$target" "tests/fuzz/corpus/$$target" \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -len_control=0 -timeout=30 -rss_limit_mb=2048 \
 	    -artifact_prefix=".make/fuzz/" -print_final_stats=1 $(ARGS)
 	done
 

@@ -364,7 +364,7 @@ class FastDul(GuardedDul):
                 wire.start += count
                 left -= count
             elif left >= _DIRECT_BYTES:
-                count = wire.receive_into(reception.space()[:left])
+                count = wire.receive_past(reception.space()[:left])
                 reception.advance(count)
                 left -= count
             else:

@@ -28,6 +28,7 @@ _INCOMING, _QUARANTINE = "incoming", "quarantine"
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 _PATH = re.compile(r"(?:[0-9a-f]{2}|quarantine)/[0-9a-f]{30}\.dcm", re.ASCII)
 _SUFFIX = ".dcm"
+_NAME_CHARACTERS = 30 + len(_SUFFIX)
 _READ_BYTES = 1 << 20
 # So many files in a row go into one shard: associations that store at the same time share the
 # sync of its folder.
@@ -49,6 +50,7 @@ class Spool:
             SpoolFailedError: The folder cannot be made.
         """
         self.root = root
+        self._prefix = f"{root}{os.sep}"
         self._min_free_bytes = min_free_bytes
         self._buffers = BufferPool()
         self._turn_lock = threading.Lock()
@@ -93,7 +95,7 @@ class Spool:
         """
         self.check_room()
         return IncomingFile(
-            self.root / _INCOMING / f"{secrets.token_hex(16)}{_SUFFIX}",
+            f"{self._prefix}{_INCOMING}/{secrets.token_hex(16)}{_SUFFIX}",
             header,
             max_bytes=max_bytes,
             buffers=self._buffers,
@@ -113,8 +115,8 @@ class Spool:
         """
         try:
             shard, sync = self._take_turn()
-            path = f"{shard}/{incoming.path.stem[2:]}{_SUFFIX}"
-            incoming.path.rename(self.root / path)
+            path = f"{shard}/{incoming.path[-_NAME_CHARACTERS:]}"
+            os.rename(incoming.path, self._prefix + path)  # noqa: PTH104  as in ``incoming``
             sync.sync()
         except OSError as error:
             raise device_error(error) from error

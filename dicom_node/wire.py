@@ -23,6 +23,9 @@ from dicom_node.transport import ClosingSocket
 BUFFER_BYTES = 256 * 1024
 # Room before the first byte, for a header that is put back; see ``Wire.put_back``.
 _HEADROOM_BYTES = 16
+# A command and the beginning of its data set; the rest goes past this buffer where it can.
+_FIRST_BYTES = 16 * 1024
+_FOLLOWING_BYTES = 64
 # A modem is faster; who is slower is not sending an image.
 MIN_BYTES_PER_S = 256
 _WAIT_S = 1.0
@@ -154,10 +157,11 @@ class Wire:
         if self.end > self.start:
             return True
         self.start = self.end = _HEADROOM_BYTES
-        count = self._try_receive(self.view[self.end :])
+        target = self.view[self.end : self.end + _FIRST_BYTES]
+        count = self._try_receive(target)
         if count < 0:
             self.wait(seconds)
-            count = self._try_receive(self.view[self.end :])
+            count = self._try_receive(target)
         self.end += max(count, 0)
         return count > 0
 
@@ -173,6 +177,26 @@ class Wire:
             if count > 0:
                 self._window_bytes += count
                 return count
+            self._check_pace()
+            self.wait(min(_WAIT_S, self._stalled_timeout_s))
+
+    def receive_past(self, target: memoryview) -> int:
+        """Receive into ``target`` inside a message, and a little of what follows into the wire.
+
+        The wire must be empty. What follows is the next header, which then needs no call of its
+        own, and no more: the rest can go past the wire too. It raises what ``receive_into`` does.
+        """
+        if self._is_tls:
+            return self.receive_into(target)
+        self.start = self.end = _HEADROOM_BYTES
+        parts = [target, self.view[_HEADROOM_BYTES : _HEADROOM_BYTES + _FOLLOWING_BYTES]]
+        while True:
+            count = self._try_receive_parts(parts)
+            if count > 0:
+                self._window_bytes += count
+                beyond = max(count - len(target), 0)
+                self.end += beyond
+                return count - beyond
             self._check_pace()
             self.wait(min(_WAIT_S, self._stalled_timeout_s))
 
@@ -197,16 +221,21 @@ class Wire:
         """Receive what is there: -1 for nothing yet."""
         try:
             if self._is_tls:
-                count = self._connection.recv_into(target)
-            else:
-                count = self._connection.recv_into(target, 0, socket.MSG_DONTWAIT)
+                return _counted(self._connection.recv_into(target))
+            return _counted(self._connection.recv_into(target, 0, socket.MSG_DONTWAIT))
         except _WANTS:
             return -1
         except OSError as error:
             raise WireClosedError("the connection broke") from error
-        if count == 0:
-            raise WireClosedError("the peer closed the connection")
-        return count
+
+    def _try_receive_parts(self, parts: list[memoryview]) -> int:
+        """The same into several places, one after the other."""
+        try:
+            return _counted(self._connection.recvmsg_into(parts, 0, socket.MSG_DONTWAIT)[0])
+        except _WANTS:
+            return -1
+        except OSError as error:
+            raise WireClosedError("the connection broke") from error
 
     def wait(self, seconds: float) -> None:
         """Wait for bytes or for ``wake``."""
@@ -216,3 +245,9 @@ class Wire:
             if descriptor == self._wake_descriptor:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(descriptor)
+
+
+def _counted(count: int) -> int:
+    if count == 0:
+        raise WireClosedError("the peer closed the connection")
+    return count

@@ -24,6 +24,7 @@ from typing import cast
 import structlog
 
 from dicom_node.errors import DeviceError
+from dicom_node.quiet import silence_dicom_libraries
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.config.loading import load_settings
 from edge_runtime.config.settings import LoggingSettings, Settings
@@ -180,6 +181,7 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent acts
     notifier = Notifier()
+    silence_dicom_libraries()
     configure_logs(LoggingSettings(), process=role.value)  # until the file says how
     try:
         settings = load_settings(config)

@@ -30,7 +30,7 @@ def pool() -> BufferPool:
 
 def _begin(folder: Path, pool: BufferPool, flags: int, *, header: bytes = b"head") -> IncomingFile:
     return IncomingFile(
-        folder / "file",
+        str(folder / "file"),
         header,
         max_bytes=1 << 40,
         buffers=pool,
