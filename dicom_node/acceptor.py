@@ -42,7 +42,7 @@ from dicom_node.status import StoreStatus
 from dicom_node.stock_path import BoundedSocket, GuardedDul, Sink, SpoolingDimse
 from dicom_node.tls import certificate_sha256
 from dicom_node.transport import cut
-from dicom_node.wire import NonBlockingSocket, Wire
+from dicom_node.wire import AnsweringSocket, Wire
 
 if TYPE_CHECKING:
     from dicom_node.server import NodeServer
@@ -131,7 +131,7 @@ class NodeAssociation(Association):
             return
         self._reactor_checkpoint = cast("Any", self.activity)
         self.set_socket(
-            NonBlockingSocket(self, connection, stalled_timeout_s=policy.stalled_timeout_s)
+            AnsweringSocket(self, connection, stalled_timeout_s=policy.stalled_timeout_s)
         )
 
     def _unbind_loggers(self) -> None:

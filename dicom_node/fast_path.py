@@ -22,7 +22,7 @@ import structlog
 
 from dicom_node.errors import ProtocolViolationError
 from dicom_node.stock_path import GuardedDul
-from dicom_node.wire import BUFFER_BYTES, NonBlockingSocket, Wire, WireClosedError, WireStalledError
+from dicom_node.wire import BUFFER_BYTES, AnsweringSocket, Wire, WireClosedError, WireStalledError
 
 if TYPE_CHECKING:
     from dicom_node.acceptor import NodeAssociation
@@ -212,8 +212,8 @@ class FastDul(GuardedDul):
             self._node_association.activity.notify()
 
     @property
-    def _socket(self) -> NonBlockingSocket:
-        return cast("NonBlockingSocket", self.socket)
+    def _socket(self) -> AnsweringSocket:
+        return cast("AnsweringSocket", self.socket)
 
     def _linger(self) -> None:
         """Throw away what still comes, until the peer closes or has had its time."""

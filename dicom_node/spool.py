@@ -16,13 +16,14 @@ import os
 import re
 import secrets
 import threading
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from dicom_node.durable import SharedSync, durable_rename, sync_directory
 from dicom_node.errors import SpoolFullError
 from dicom_node.file_meta import read_file_meta
-from dicom_node.incoming import BufferPool, IncomingFile, device_error, direct_flag
+from dicom_node.incoming import BUFFER_BYTES, BufferPool, IncomingFile, device_error, direct_flag
 
 _INCOMING, _QUARANTINE = "incoming", "quarantine"
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
@@ -34,6 +35,8 @@ _READ_BYTES = 1 << 20
 # sync of its folder.
 _FILES_PER_TURN = 512
 DIGEST_BYTES = 32
+# What one look at the file system's free space is good for.
+_SPARE_SHARE, _MOST_ALLOWANCE_BYTES, _ALLOWANCE_S = 8, 64 << 20, 0.1
 
 
 class Spool:
@@ -51,6 +54,8 @@ class Spool:
         """
         self.root = root
         self._prefix = f"{root}{os.sep}"
+        self._allowance = 0
+        self._allowed_until_s = 0.0
         self._min_free_bytes = min_free_bytes
         self._buffers = BufferPool()
         self._turn_lock = threading.Lock()
@@ -71,8 +76,19 @@ class Spool:
 
     def check_room(self) -> None:
         """Raise ``SpoolFullError`` if less than the reserve is free."""
-        if self.free_bytes() < self._min_free_bytes:
+        spare = self.free_bytes() - self._min_free_bytes
+        if spare < 0:
+            self._allowance = 0
             raise SpoolFullError("the spool's disk has reached its reserve; free space")
+        # Others write to the disk too, so only a part is taken for granted, and only for a while.
+        self._allowance = min(spare // _SPARE_SHARE, _MOST_ALLOWANCE_BYTES)
+        self._allowed_until_s = time.monotonic() + _ALLOWANCE_S
+
+    def _take_allowance(self) -> None:
+        """Ask the file system now and then, not for each instance."""
+        if self._allowance < BUFFER_BYTES or time.monotonic() > self._allowed_until_s:
+            self.check_room()
+        self._allowance -= BUFFER_BYTES
 
     def free_bytes(self) -> int:
         """Bytes that may still be written to the spool's file system."""
@@ -93,7 +109,7 @@ class Spool:
             SpoolFullError: There is no room left above the reserve.
             SpoolFailedError: The disk failed.
         """
-        self.check_room()
+        self._take_allowance()
         return IncomingFile(
             f"{self._prefix}{_INCOMING}/{secrets.token_hex(16)}{_SUFFIX}",
             header,

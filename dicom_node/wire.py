@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from typing import cast
@@ -25,10 +26,10 @@ BUFFER_BYTES = 256 * 1024
 _HEADROOM_BYTES = 16
 # A command and the beginning of its data set; the rest goes past this buffer where it can.
 _FIRST_BYTES = 16 * 1024
-_FOLLOWING_BYTES = 64
 # A modem is faster; who is slower is not sending an image.
 MIN_BYTES_PER_S = 256
 _WAIT_S = 1.0
+_TIMEVAL = struct.Struct("ll")
 _WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -40,15 +41,14 @@ class WireStalledError(PeerError):
     """The peer stopped, or became slower than anything real, in the middle of a PDU or message."""
 
 
-class NonBlockingSocket(ClosingSocket):
-    """What pynetdicom sends through, on a connection that never blocks a read."""
+class AnsweringSocket(ClosingSocket):
+    """What answers are sent through; none waits for a peer longer than the stalled timeout."""
 
     def __init__(
         self, assoc: Association, client_socket: socket.socket, *, stalled_timeout_s: float
     ) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self._stalled_timeout_s = stalled_timeout_s
-        client_socket.settimeout(0)
 
     def send(self, bytestream: bytes) -> None:
         """Send all of it; a connection that breaks or does not take it is closed."""
@@ -72,7 +72,9 @@ class NonBlockingSocket(ClosingSocket):
 
     def _send_some(self, connection: socket.socket, view: memoryview) -> int:
         try:
-            return connection.send(view)
+            if isinstance(connection, ssl.SSLSocket):
+                return connection.send(view)
+            return connection.send(view, socket.MSG_DONTWAIT)
         except _WANTS as want:
             self._wait_to_send(connection, want)
             return 0
@@ -98,6 +100,18 @@ class Wire:
         self._poll.register(self._wake_descriptor, select.POLLIN)
         self._poll.register(connection, select.POLLIN)
         self._connection_descriptor = connection.fileno()
+        self._wait_s = min(_WAIT_S, stalled_timeout_s)
+        if self._is_tls:
+            connection.settimeout(0)
+        else:
+            # Reads inside a message wait in the kernel, in one call: three for each piece cost more
+            # than the copy. ``cut`` ends them, and the kernel does after a while.
+            connection.settimeout(None)
+            seconds = int(self._wait_s)
+            microseconds = int((self._wait_s - seconds) * 1_000_000) or (0 if seconds else 1)
+            connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(seconds, microseconds)
+            )
         self._deadline_s = 0.0
         self._window_bytes = 0
         self.view = memoryview(bytearray(BUFFER_BYTES))
@@ -173,35 +187,33 @@ class Wire:
             WireStalledError: The peer is too slow.
         """
         while True:
-            count = self._try_receive(target)
+            count = self._await(target, 0)
             if count > 0:
-                self._window_bytes += count
                 return count
-            self._check_pace()
-            self.wait(min(_WAIT_S, self._stalled_timeout_s))
 
     def receive_past(self, target: memoryview) -> int:
-        """Receive into ``target`` inside a message, and a little of what follows into the wire.
+        """Fill ``target`` inside a message, past the wire's own buffer, which must be empty.
 
-        The wire must be empty. What follows is the next header, which then needs no call of its
-        own, and no more: the rest can go past the wire too. It raises what ``receive_into`` does.
+        Less is received only from a slow peer, or by TLS. It raises what ``receive_into`` does.
         """
-        if self._is_tls:
-            return self.receive_into(target)
-        self.start = self.end = _HEADROOM_BYTES
-        parts = [target, self.view[_HEADROOM_BYTES : _HEADROOM_BYTES + _FOLLOWING_BYTES]]
         while True:
-            count = self._try_receive_parts(parts)
+            count = self._await(target, socket.MSG_WAITALL)
             if count > 0:
-                self._window_bytes += count
-                beyond = max(count - len(target), 0)
-                self.end += beyond
-                return count - beyond
-            self._check_pace()
-            self.wait(min(_WAIT_S, self._stalled_timeout_s))
+                return count
+
+    def _await(self, target: memoryview, flags: int) -> int:
+        """Receive inside a message; -1 if nothing came for a while."""
+        if self._is_tls:
+            count = self._try_receive(target)
+            if count < 0:
+                self.wait(self._wait_s)
+        else:
+            count = self._receive(target, flags)
+        self._window_bytes += max(count, 0)
+        self._check_pace()
+        return count
 
     def _check_pace(self) -> None:
-        """Called only when nothing is there, so that a fast peer pays nothing for it."""
         now_s = time.monotonic()
         if now_s < self._deadline_s:
             return
@@ -219,23 +231,18 @@ class Wire:
 
     def _try_receive(self, target: memoryview) -> int:
         """Receive what is there: -1 for nothing yet."""
-        try:
-            if self._is_tls:
-                return _counted(self._connection.recv_into(target))
-            return _counted(self._connection.recv_into(target, 0, socket.MSG_DONTWAIT))
-        except _WANTS:
-            return -1
-        except OSError as error:
-            raise WireClosedError("the connection broke") from error
+        return self._receive(target, 0 if self._is_tls else socket.MSG_DONTWAIT)
 
-    def _try_receive_parts(self, parts: list[memoryview]) -> int:
-        """The same into several places, one after the other."""
+    def _receive(self, target: memoryview, flags: int) -> int:
         try:
-            return _counted(self._connection.recvmsg_into(parts, 0, socket.MSG_DONTWAIT)[0])
+            count = self._connection.recv_into(target, 0, flags)
         except _WANTS:
             return -1
         except OSError as error:
             raise WireClosedError("the connection broke") from error
+        if count == 0:
+            raise WireClosedError("the peer closed the connection")
+        return count
 
     def wait(self, seconds: float) -> None:
         """Wait for bytes or for ``wake``."""
@@ -245,9 +252,3 @@ class Wire:
             if descriptor == self._wake_descriptor:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(descriptor)
-
-
-def _counted(count: int) -> int:
-    if count == 0:
-        raise WireClosedError("the peer closed the connection")
-    return count

@@ -172,10 +172,11 @@ class SqliteInbox:
 
     def _record_one(self, instance: StoredInstance, at: Instant) -> Held | None:
         study, is_new = self._study_of(instance, at)
-        path = None if is_new else self._path_of(instance, study["id"])
-        if path is None:
-            self._insert(instance, study, at, is_new=is_new)
+        if self._insert(instance, study, at, is_new=is_new):
             return None
+        path = self._path_of(instance, study["id"])
+        if path is None:
+            raise sqlite3.IntegrityError("two instances have one file")
         # The start-up scan may meet a file whose row was committed.
         return None if path == instance.path else Held(path=path)
 
@@ -288,16 +289,19 @@ class SqliteInbox:
 
     def _insert(
         self, instance: StoredInstance, study: sqlite3.Row, at: Instant, *, is_new: bool
-    ) -> None:
+    ) -> bool:
+        """Insert a row; False, and nothing is written, if there is one already."""
         study_id, revision = study["id"], study["revision"]
         is_receiving = study["state"] == StudyState.RECEIVING.value
         if not is_receiving and self._reopens(instance.header):
+            if self._path_of(instance, study_id) is not None:
+                return False
             revision = self._reopen(study)
             is_receiving = is_new = True
-        self._connection.execute(
+        inserted = self._connection.execute(
             "INSERT INTO instance (study_id, revision, series_instance_uid, sop_instance_uid, "
             "header, path, file_bytes, association_id, stored_wall_us, stored_mono_us) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (
                 study_id,
                 revision,
@@ -311,6 +315,8 @@ class SqliteInbox:
                 at.mono_us,
             ),
         )
+        if not inserted.rowcount:
+            return False
         self._connection.execute(
             "UPDATE study SET instances = instances + 1 WHERE id = ?", (study_id,)
         )
@@ -318,6 +324,7 @@ class SqliteInbox:
             if is_new:
                 stamp(self._connection, study_id, revision, Mark.FIRST_STORED, at)
             move_stamp(self._connection, study_id, revision, Mark.LAST_STORED, at)
+        return True
 
     def _reopen(self, study: sqlite3.Row) -> int:
         state = next_state(STUDY_TRANSITIONS, StudyState(study["state"]), StudyEvent.LATE_IMAGE)
