@@ -40,7 +40,7 @@ def reconcile(spool: Spool, inbox: Inbox, known: Collection[str]) -> ReconcileRe
 
     Args:
         spool: The spool.
-        inbox: The index; orphans are recorded as one broken association.
+        inbox: The index; the orphans of each caller are recorded as one broken association.
         known: The paths of all rows (a set, for speed).
     """
     unfinished = spool.clear_incoming()
@@ -70,30 +70,28 @@ def _record_orphans(
     spool: Spool, inbox: Inbox, orphans: list[str]
 ) -> dict[RecordResult | None, int]:
     counts: dict[RecordResult | None, int] = dict.fromkeys((*RecordResult, None), 0)
-    if not orphans:
-        return counts
-    association_id = secrets.token_hex(8)
-    inbox.association_opened(association_id, "", "")
+    associations: dict[str, str] = {}
     for path in orphans:
         try:
-            instance = _reread(spool, path, association_id)
+            found = scan_file(spool.absolute(path))
+            header = header_of(found)
         except PeerError:
             spool.quarantine(path)
             counts[None] += 1
             continue
+        caller = found.meta.source_ae_title
+        if caller not in associations:
+            associations[caller] = secrets.token_hex(8)
+            inbox.association_opened(associations[caller], caller, "")
+        instance = StoredInstance(
+            header=header,
+            identity=identity_of(found.scan),
+            path=path,
+            file_bytes=found.file_bytes,
+            calling_ae_title=caller,
+            association_id=associations[caller],
+        )
         counts[settle(spool, inbox, instance)] += 1
-    inbox.association_closed(association_id, released=False)
+    for association_id in associations.values():
+        inbox.association_closed(association_id, released=False)
     return counts
-
-
-def _reread(spool: Spool, path: str, association_id: str) -> StoredInstance:
-    absolute = spool.absolute(path)
-    found = scan_file(absolute)
-    return StoredInstance(
-        header=header_of(found),
-        identity=identity_of(found.scan),
-        path=path,
-        file_bytes=found.file_bytes,
-        calling_ae_title=found.meta.source_ae_title,
-        association_id=association_id,
-    )

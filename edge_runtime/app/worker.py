@@ -18,7 +18,7 @@ from edge_runtime.pipeline.assembly import AssemblyRules
 from edge_runtime.pipeline.models import open_models
 from edge_runtime.pipeline.packages import find_packages
 from edge_runtime.pipeline.prepared import PreparedSlices
-from edge_runtime.pipeline.stages import Pipeline, PipelineRules
+from edge_runtime.pipeline.stages import CallerChoice, Pipeline, PipelineRules
 from edge_runtime.pipeline.worker import run_pipeline
 from edge_runtime.process import Pulse, database_path, spool_path
 from edge_runtime.store.analyses import return_all_analyses
@@ -47,7 +47,7 @@ def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
             prepared=PreparedSlices(max_bytes=settings.worker.prepared_cache_mib * _MIB),
             rules=pipeline_rules(settings),
             owner=f"worker-{os.getpid()}",
-            channels_at_completion=_channels_at_completion(settings),
+            channels_at_completion=forward_choice(settings),
             channels_of=channel_choice(settings),
         )
         pulse.ready()
@@ -96,8 +96,21 @@ _OUTCOME_NAMES = {
 }
 
 
-def _channels_at_completion(settings: Settings) -> tuple[Channel, ...]:
-    return () if settings.outputs.forward.peer is None else (Channel.FORWARD,)
+def forward_choice(settings: Settings) -> CallerChoice:
+    """Return the rule that says whether a complete study is forwarded.
+
+    It is, unless every caller that brought images of it is one whose studies are not.
+    """
+    is_set_up = settings.outputs.forward.peer is not None
+    kept_back = {caller.ae_title for caller in settings.node.callers if not caller.forward} - {
+        caller.ae_title for caller in settings.node.callers if caller.forward
+    }
+
+    def choose(callers: frozenset[str]) -> Sequence[Channel]:
+        is_kept_back = bool(callers) and callers <= kept_back
+        return (Channel.FORWARD,) if is_set_up and not is_kept_back else ()
+
+    return choose
 
 
 def _us(seconds: float) -> int:

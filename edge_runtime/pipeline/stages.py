@@ -34,13 +34,16 @@ from edge_runtime.store.analyses import (
     return_expired_analyses,
 )
 from edge_runtime.store.deliveries import StudyInstance
-from edge_runtime.store.studies import ArrivedInstance
+from edge_runtime.store.studies import ArrivedInstance, callers_of
 from engines.errors import ModelEngineError
 
 _log = structlog.get_logger()
 
 ChannelChoice = Callable[[Result], Sequence[Channel]]
 """Which channels a result goes to; from the settings."""
+
+CallerChoice = Callable[[frozenset[str]], Sequence[Channel]]
+"""Which channels a complete study goes to, by the AE titles that brought it; from the settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +69,7 @@ class Pipeline:
     prepared: PreparedSlices
     rules: PipelineRules
     owner: str
-    channels_at_completion: tuple[Channel, ...]
+    channels_at_completion: CallerChoice
     channels_of: ChannelChoice
     keep_going: Callable[[], bool] = field(default=lambda: True)
     """Asked before each slice that an analysis decodes: a sign of life, False to hand it back."""
@@ -97,7 +100,9 @@ def complete_next(pipeline: Pipeline) -> bool:
             reason=answer.reason,
             is_discontinued=is_discontinued(view),
             models=[model.planned for model in pipeline.models],
-            channels=pipeline.channels_at_completion,
+            channels=pipeline.channels_at_completion(
+                callers_of(pipeline.connection, progress.study_id)
+            ),
             at=pipeline.clock.now(),
         ):
             _log.info(

@@ -118,6 +118,16 @@ def associations_of(
     )
 
 
+def callers_of(connection: sqlite3.Connection, study_id: int) -> frozenset[str]:
+    """Return the AE titles that brought instances of a study."""
+    rows = connection.execute(
+        "SELECT DISTINCT calling_ae_title FROM association WHERE id IN "
+        "(SELECT DISTINCT association_id FROM instance WHERE study_id = ?)",
+        (study_id,),
+    )
+    return frozenset(row["calling_ae_title"] for row in rows)
+
+
 def _arrived(row: sqlite3.Row) -> ArrivedInstance:
     return ArrivedInstance(
         instance_id=row["id"],

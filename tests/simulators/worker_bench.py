@@ -66,7 +66,7 @@ class WorkerBench:
             prepared=PreparedSlices(max_bytes=1_000_000),
             rules=self.rules,
             owner=owner,
-            channels_at_completion=(Channel.FORWARD,),
+            channels_at_completion=lambda _callers: (Channel.FORWARD,),
             channels_of=lambda _result: (Channel.STRUCTURED_REPORT, Channel.TELEMETRY),
         )
         return self.pipeline

@@ -158,7 +158,7 @@ def test_orphan_gets_the_row_that_the_node_would_have_made(
         before.path,
     )
     assert after.calling_ae_title == before.calling_ae_title == "CT"
-    assert inbox.opened == [(after.association_id, "", "")]
+    assert inbox.opened == [(after.association_id, "CT", "")]
     assert inbox.closed[-1] == (after.association_id, False)
 
 
