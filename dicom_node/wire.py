@@ -21,7 +21,7 @@ from pynetdicom.association import Association
 from dicom_node.errors import PeerError
 from dicom_node.transport import ClosingSocket
 
-BUFFER_BYTES = 256 * 1024
+BUFFER_BYTES = 64 * 1024
 # Room before the first byte, for a header that is put back; see ``Wire.put_back``.
 _HEADROOM_BYTES = 16
 # A command and the beginning of its data set; the rest goes past this buffer where it can.
@@ -124,7 +124,13 @@ class Wire:
                 os.eventfd_write(self._wake_descriptor, 1)
 
     def close(self) -> None:
-        """Free the wake-up channel; the connection belongs to its socket."""
+        """Free the wake-up channel and the buffer; the connection belongs to its socket.
+
+        pynetdicom's association and its threads refer to each other, so that all of them wait for
+        the garbage collector: what is large must not wait with them.
+        """
+        self.view = memoryview(b"")
+        self.start = self.end = 0
         with self._wake_lock:
             descriptor, self._wake_descriptor = self._wake_descriptor, -1
         os.close(descriptor)
