@@ -19,8 +19,7 @@ from dicom_node.file_meta import FileMeta, encode_file_meta
 from dicom_node.headers import check_first_element, header_of, identity_of, scan_received
 from dicom_node.inbox import ConflictNote, Inbox, RecordResult
 from dicom_node.incoming import IncomingFile
-from dicom_node.instance import StoredInstance, StudyIdentity
-from dicom_node.scanner import Scan
+from dicom_node.instance import StoredInstance
 from dicom_node.spool import Spool
 from dicom_node.status import StoreStatus
 from dicom_node.uids import is_valid_uid
@@ -137,7 +136,6 @@ class StoreSession:
         self._inbox = inbox
         self._max_instance_bytes = max_instance_bytes
         self._coerced = check_coercions(caller.rule.coercions)
-        self._identity: tuple[str, StudyIdentity] | None = None
         self._is_opened = False
         self._is_closed = False
         self._pending: set[Reception] = set()
@@ -266,18 +264,12 @@ class StoreSession:
         file.sync()
         return StoredInstance(
             header=header,
-            identity=self._identity_of(header.study_instance_uid, found.scan),
+            identity=identity_of(found.scan),
             path=self._spool.publish(file),
             file_bytes=file.file_bytes,
             calling_ae_title=self._caller.ae_title,
             association_id=self.association_id,
         )
-
-    def _identity_of(self, study_instance_uid: str, scan: Scan) -> StudyIdentity:
-        """Decode names and dates once for each study: the index takes those of its first image."""
-        if self._identity is None or self._identity[0] != study_instance_uid:
-            self._identity = study_instance_uid, identity_of(scan)
-        return self._identity[1]
 
     def _open_once(self) -> None:
         with self._opening:
