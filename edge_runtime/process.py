@@ -164,13 +164,16 @@ def read_memory() -> Memory:
 
 
 # pydicom and structlog import what they find: codecs, array libraries, a downloader, a painter of
-# tracebacks. 45 MB and a third of the start, for a process that looks at no pixel. A module that is
+# tracebacks. 45 MB and a third of the start, for processes that look at no pixel. A module that is
 # None here cannot be imported (importlib's documentation).
-_OF_NO_USE_TO_THE_NODE = (
+_OF_NO_USE_WITHOUT_PIXELS = (
     *("numpy", "gdcm", "PIL", "pylibjpeg", "openjpeg", "rle", "jpeg_ls"),
     *("requests", "tqdm", "rich"),
 )
-_LEFT_OUT: Mapping[Role, tuple[str, ...]] = {Role.NODE: _OF_NO_USE_TO_THE_NODE}
+_LEFT_OUT: Mapping[Role, tuple[str, ...]] = {
+    Role.NODE: _OF_NO_USE_WITHOUT_PIXELS,
+    Role.WEB: _OF_NO_USE_WITHOUT_PIXELS,
+}
 
 
 # mallopt(3): by default glibc gives each of up to 8 threads a core a heap of its own, and none

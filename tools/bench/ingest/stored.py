@@ -31,13 +31,20 @@ class FolderOfFiles:
         self._folder = folder
 
     def count(self) -> int:
-        """Count files; names with a dot in front are unfinished ones."""
-        return sum(not path.name.startswith(".") for path in self._folder.iterdir())
+        """Count files; names with a dot in front are unfinished ones, empty ones of runs before."""
+        return sum(
+            not path.name.startswith(".") and path.stat().st_size > 0
+            for path in self._folder.iterdir()
+        )
 
     def clear(self) -> None:
-        """Delete the files: they were never synced, and would be written back in the next run."""
+        """Empty the files: they were never synced, and would be written back in the next run.
+
+        They are not deleted: ext4 without a journal steps over each inode that was freed in the
+        last half minute, so that every receiver would pay for what was deleted after the others.
+        """
         for path in self._folder.iterdir():
-            path.unlink()
+            os.truncate(path, 0)
 
 
 class SpoolAndIndex:
