@@ -172,7 +172,8 @@ def _show(view: CallerView, advice: Advice) -> None:
     who = shown(call.calling_ae_title) if call.calling_ae_title else "somebody"
     way = "TLS" if call.is_encrypted else "clear text"
     where = f"{who} from {shown(call.address)[1:-1]}, {way}"
-    lines = [f"{where}: {view.calls} calls, the last at {_time(view.last_seen_wall_us)}"]
+    calls = "1 call" if view.calls == 1 else f"{view.calls} calls"
+    lines = [f"{where}: {calls}, the last at {_time(view.last_seen_wall_us)}"]
     lines.append(f"  {advice.words}")
     if advice.toml is not None:
         lines += [f"    {line}" for line in advice.toml.splitlines()]
