@@ -36,7 +36,7 @@ from dicom_node.contexts import (
     VERIFICATION_CLASS,
 )
 from dicom_node.fast_path import FastDul, StoreRequest
-from dicom_node.reactor import Activity
+from dicom_node.reactor import Activity, idle_wait_s
 from dicom_node.reception import Caller, Reception, StoreCommand, StoreSession
 from dicom_node.status import StoreStatus
 from dicom_node.stock_path import BoundedSocket, GuardedDul, Sink, SpoolingDimse
@@ -104,7 +104,9 @@ class NodeAssociation(Association):
         self.caller: Caller | None = None
         """Set when the peer was admitted."""
         self.dimse = SpoolingDimse(self)
-        self.activity = Activity(lambda: not self.dimse.msg_queue.empty())
+        self.activity = Activity(
+            lambda: not self.dimse.msg_queue.empty(), idle_s=idle_wait_s(ae.network_timeout)
+        )
         self._unbind_loggers()
         self.bind(evt.EVT_REQUESTED, self._on_requested)
         self.bind(evt.EVT_CONN_CLOSE, self._on_connection_closed)

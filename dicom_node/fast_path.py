@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from dicom_node.errors import ProtocolViolationError
+from dicom_node.reactor import idle_wait_s
 from dicom_node.stock_path import GuardedDul
 from dicom_node.wire import BUFFER_BYTES, AnsweringSocket, Wire, WireClosedError, WireStalledError
 
@@ -65,8 +66,8 @@ _ESTABLISHED, _AWAITING_CLOSE = "Sta6", "Sta13"
 # PS3.8 9.2: after the last PDU the requestor closes; we wait for it so long.
 _LINGER_S = 0.5
 _CLOSED_WAIT_S = 0.05
-# How often an idle association looks at its timers; everything else wakes it.
-_IDLE_WAIT_S = 1.0
+# How often the ARTIM timer is looked at.
+_NEGOTIATION_WAIT_S = 1.0
 # PS3.8 allows a fragment without a byte, but no sender has a use for many.
 _MAX_EMPTY_FRAGMENTS = 64
 
@@ -229,7 +230,7 @@ class FastDul(GuardedDul):
     def _receive(self) -> None:
         """Take the next PDU, or wait for it for a while."""
         try:
-            if not self._wire.poll_first(_IDLE_WAIT_S):
+            if not self._wire.poll_first(self._patience_s()):
                 return
             self._wire.begin_message()
             self._take_pdu()
@@ -243,6 +244,12 @@ class FastDul(GuardedDul):
         except ProtocolViolationError:
             _log.warning("node.protocol_violated")
             self.event_queue.put(_Event.INVALID_PDU.value)
+
+    def _patience_s(self) -> float:
+        """How long to wait for the next PDU before the timers are looked at."""
+        if self.state_machine.current_state == _ESTABLISHED:
+            return idle_wait_s(self.network_timeout)
+        return _NEGOTIATION_WAIT_S
 
     def _take_pdu(self) -> None:
         wire = self._wire
