@@ -25,11 +25,11 @@ ifdef EDGE_TRIAGE_TEST_DATA
 export EDGE_TRIAGE_TEST_DATA := $(abspath $(EDGE_TRIAGE_TEST_DATA))
 endif
 
-.PHONY: help demo test setup setup-device lint wheel unit soak fuzz lock clean
+.PHONY: help demo test setup setup-device lint wheel unit coverage soak fuzz lock clean
 
 help: ## List the commands
 	@echo "usage: make COMMAND [ARGS='...'] [PYTHON=python3.12]"
-	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: setup-device ## Set up everything, then run a whole device with a scanner, a PACS and a page
 	@exec $(BIN)/edge-triage demo $(ARGS)
@@ -51,6 +51,9 @@ lint: setup ## Check style, format, types and import directions
 
 unit: setup ## Run the unit tests on the checkout
 	@$(BIN)/pytest tests/unit $(ARGS)
+
+coverage: setup ## Say which branches the unit tests do not reach; twice as slow as `make unit`
+	@COVERAGE_FILE=.make/coverage $(BIN)/pytest tests/unit --cov $(ARGS)
 
 soak: setup ## Run the tests that take many minutes, on the checkout
 	@$(BIN)/pytest -m soak $(ARGS)
@@ -88,11 +91,10 @@ test: ## Set up everything, system packages too, and run all checks and tests
 	tests() {
 	  local top=$$PWD
 	  cd .make/wheel
-	  COVERAGE_FILE=$$top/.make/coverage bin/python -m pytest -c "$$top/pyproject.toml" \
-	    --rootdir="$$top" "$$@"
+	  bin/python -m pytest -c "$$top/pyproject.toml" --rootdir="$$top" "$$@"
 	}
 	from_here() { printf "$$PWD/%s\n" "$$@"; }
-	unit() (tests --cov --cov-config="$$PWD/pyproject.toml" $$(from_here tests/unit))
+	unit() (tests $$(from_here tests/unit))
 	larger() (tests $$(from_here $(LARGER_TESTS)))
 	step 'system packages' requirements/install-system $(SYSTEM_PACKAGES)
 	[ $$failed -eq 0 ] || finish
