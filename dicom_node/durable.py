@@ -43,13 +43,15 @@ class SharedSync:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._descriptor = -1
         self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._changed = threading.Condition()
         self._next = _Round()
         self._is_running = False
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def sync(self) -> None:
         """Return once every name that was in the folder before this call is durable.

@@ -58,7 +58,8 @@ class BufferPool:
             if len(self._free) < self._KEPT:
                 self._free.append(buffer)
                 return
-        buffer.close()
+        with contextlib.suppress(BufferError):  # a traceback may still show a piece of it
+            buffer.close()
 
 
 def direct_flag(folder: Path) -> int:

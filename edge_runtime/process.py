@@ -221,7 +221,9 @@ def main(arguments: list[str]) -> int:
             "process.refused",
             error=type(error).__name__,
             fault=errno.errorcode.get(number, "unknown") if number else "database",
-            remedy="the state folder cannot be used: free space, or see the system's log",
+            remedy="a file or the database cannot be used: give the state folder room and its "
+            "rights, or see the system's log for the disk",
+            exc_info=True,  # where; the log leaves the system's text out
         )
         return 1
     except Exception:  # noqa: BLE001 - a process's main is a boundary: log, exit, be started again

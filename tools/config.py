@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dicom_node.errors import DeviceError
 from edge_runtime.config.loading import load_settings
 from edge_runtime.config.settings import Settings
 from edge_runtime.errors import SettingsError
@@ -33,10 +34,12 @@ def validate(
     file: Annotated[Path, typer.Argument(help="Settings file (TOML).")], *, json: JsonOption = False
 ) -> None:
     """Check a settings file; every mistake is named with its key."""
+    from edge_runtime.app.node import node_settings  # noqa: PLC0415  half a second; only here
+
     with explained_errors():
         try:
-            load_settings(file)
-        except SettingsError as error:
+            node_settings(load_settings(file))  # knows what a value's type cannot say
+        except (SettingsError, DeviceError) as error:
             if json:
                 print_json({"file": str(file), "valid": False, "errors": str(error).splitlines()})
             raise

@@ -24,6 +24,7 @@ import structlog
 from dicom_node.inbox import ConflictNote, Held
 from dicom_node.instance import InstanceHeader, StoredInstance
 from edge_runtime.clock import Clock
+from edge_runtime.errors import StoreError
 from edge_runtime.model.clock import Instant, Mark
 from edge_runtime.model.study import STUDY_TRANSITIONS, StudyEvent, StudyState
 from edge_runtime.model.transitions import next_state
@@ -140,6 +141,9 @@ class SqliteInbox:
                 self._record_waiting()
         if ticket.error is not None:
             raise ticket.error
+        if not ticket.is_done:
+            # Whoever had taken it died on the way; silence would read as Success.
+            raise StoreError("the instance was not recorded; the sender must send it again")
         return ticket.held
 
     def _record_waiting(self) -> None:

@@ -4,10 +4,13 @@ import sqlite3
 import threading
 from collections.abc import Callable
 
+import pytest
 from simulators.hand_clock import HandClock
+from simulators.waiting import wait_until
 
 from dicom_node.inbox import ConflictNote, Held
 from dicom_node.instance import StoredInstance
+from edge_runtime.errors import StoreError
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.study import CompletionReason, StudyState
 from edge_runtime.store.alarms import AlarmCode, standing_alarms
@@ -190,50 +193,52 @@ def test_a_row_without_its_file_raises_an_alarm_once(
     assert alarm.study_key is not None
 
 
+def record_together(inbox: SqliteInbox, instances: list[StoredInstance]) -> list[Exception]:
+    """Record all at once: the first one finds the others waiting. Returns what was raised."""
+    errors: list[Exception] = []
+
+    def record(instance: StoredInstance) -> None:
+        try:
+            assert inbox.record(instance) is None
+        except sqlite3.IntegrityError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=record, args=(each,)) for each in instances]
+    with inbox._lock:
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(inbox._queue) == len(instances))
+    for thread in threads:
+        thread.join(30)
+    return errors
+
+
 def test_associations_that_record_at_the_same_time_share_a_transaction(
     inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
 ) -> None:
     open_association(inbox)
     instances = [stored() for _ in range(40)]
     begun: list[str] = []
-    gate = threading.Barrier(len(instances))
     connection.set_trace_callback(lambda sql: begun.append(sql) if "BEGIN" in sql else None)
-
-    def record(instance: StoredInstance) -> None:
-        gate.wait(10)
-        assert inbox.record(instance) is None
-
-    threads = [threading.Thread(target=record, args=(each,)) for each in instances]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    assert record_together(inbox, instances) == []
     connection.set_trace_callback(None)
     assert inbox.known_paths() == {each.path for each in instances}
-    assert 0 < len(begun) <= len(instances)
+    assert len(begun) == 1
 
 
 def test_one_instance_that_cannot_be_recorded_fails_alone(inbox: SqliteInbox, stored: Make) -> None:
     """The rows of a transaction stand or fall together; the next attempt is each one's own."""
     open_association(inbox)
     good, bad = stored(), stored(association_id="never opened")
-    gate = threading.Barrier(2)
-    errors: list[Exception] = []
-
-    def record(instance: StoredInstance) -> None:
-        gate.wait(10)
-        try:
-            inbox.record(instance)
-        except sqlite3.IntegrityError as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=record, args=(each,)) for each in (good, bad)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(errors) == 1
+    assert len(record_together(inbox, [good, bad])) == 1
     assert inbox.known_paths() == {good.path}
+
+
+def test_instance_whose_recorder_died_is_no_success(inbox: SqliteInbox, stored: Make) -> None:
+    open_association(inbox)
+    inbox._record_waiting = inbox._queue.clear  # type: ignore[method-assign]  # it dies
+    with pytest.raises(StoreError, match="again"):
+        inbox.record(stored())
 
 
 def test_row_whose_file_is_gone_takes_the_next_one_and_its_alarm_clears(
