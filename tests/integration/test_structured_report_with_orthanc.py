@@ -151,8 +151,6 @@ def test_the_report_joins_the_study_of_its_images(orthanc: Any, spool: Path) -> 
     assert dcmread(BytesIO(orthanc.file(image))).to_json_dict() == original.to_json_dict()
 
 
-# pynetdicom leaves the socket of a refused connection to the garbage collector.
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_pacs_that_goes_away_and_comes_back_gets_the_report_then(
     start_orthanc: Callable[..., AbstractContextManager[Any]], spool: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,8 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
 
+from simulators.closing import ALWAYS_CLOSE
+
 AE_TITLE = "SCANNER"
 COMMITMENT = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -68,7 +70,7 @@ class ListeningScanner:
         server = ae.start_server(
             ("127.0.0.1", self.port),
             block=False,
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)],
+            evt_handlers=[ALWAYS_CLOSE, (evt.EVT_N_EVENT_REPORT, self._take)],
         )
         assert server is not None
         self._server = server
@@ -223,7 +225,11 @@ def call_node(
         ae.add_requested_context(sop_class, list(syntaxes))
     roles = [build_role(COMMITMENT, scu_role=True, scp_role=True)] if wants_role else []
     association = ae.associate(
-        "127.0.0.1", port, ae_title=node_ae_title, ext_neg=cast("Any", roles)
+        "127.0.0.1",
+        port,
+        ae_title=node_ae_title,
+        ext_neg=cast("Any", roles),
+        evt_handlers=[ALWAYS_CLOSE],
     )
     assert association.is_established
     try:

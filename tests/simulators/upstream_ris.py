@@ -12,6 +12,8 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
+from simulators.closing import ALWAYS_CLOSE
+
 AE_TITLE = "RIS"
 MPPS = "1.2.840.10008.3.1.2.3.3"
 ENDED = 0xA506
@@ -58,7 +60,11 @@ class UpstreamRis:
         server = ae.start_server(
             ("127.0.0.1", self.port),
             block=False,
-            evt_handlers=[(evt.EVT_N_CREATE, self._create), (evt.EVT_N_SET, self._set)],
+            evt_handlers=[
+                ALWAYS_CLOSE,
+                (evt.EVT_N_CREATE, self._create),
+                (evt.EVT_N_SET, self._set),
+            ],
         )
         assert server is not None
         self._server = server
