@@ -17,6 +17,15 @@ def sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of a file survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def durable_rename(source: Path, target: Path) -> None:
     """Rename a file whose content is already synced, and make the new name durable.
 

@@ -1,5 +1,8 @@
 """One file while it is being received: a page-aligned buffer in front of a descriptor.
 
+Before the buffer, in the same memory, stands a free page: with it, a file that fits the buffer is a
+record of the journal without a copy.
+
 Where the file system can, the buffer goes to the disk without a copy in the page cache (O_DIRECT):
 what is received once and read once, by another process, would only push better things out of it.
 Memory does not grow with the file, and an instance that fits the buffer is not touched on the disk
@@ -15,14 +18,14 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from dicom_node.errors import DeviceError, InstanceTooLargeError, SpoolFailedError, SpoolFullError
+from dicom_node.journal_format import PAGE_BYTES, record_bytes
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 BUFFER_BYTES = 1 << 20
 # Holds a CT slice of 512 × 512 with its header; 32 associations need 32 MiB.
-_ALIGNMENT = 4096
-# O_DIRECT wants whole blocks of the device, which are 512 or 4096 bytes.
 _HEAD_BYTES = 64 * 1024
 # The room is looked at again each time that this much of one instance has arrived.
 _CHECK_EVERY_BYTES = 64 << 20
@@ -50,7 +53,7 @@ class BufferPool:
         with self._lock:
             if self._free:
                 return self._free.pop()
-        return mmap.mmap(-1, BUFFER_BYTES)
+        return mmap.mmap(-1, PAGE_BYTES + BUFFER_BYTES)
 
     def give_back(self, buffer: mmap.mmap) -> None:
         """Take a buffer back; nobody may have a view of it any more."""
@@ -69,7 +72,7 @@ def direct_flag(folder: Path) -> int:
         OSError: The folder cannot be written.
     """
     probe = folder / "direct-io.probe"
-    buffer = mmap.mmap(-1, _ALIGNMENT)
+    buffer = mmap.mmap(-1, PAGE_BYTES)
     try:
         descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -113,7 +116,7 @@ class IncomingFile:
         self._next_check = _CHECK_EVERY_BYTES
         self._buffers = buffers
         self._buffer: mmap.mmap | None = buffers.borrow()
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(self._buffer)[PAGE_BYTES:]
         self._view[: len(header)] = header
         self._filled = len(header)
         self._written = 0
@@ -211,6 +214,34 @@ class IncomingFile:
             os.close(descriptor)
         return found + bytes(self._view[: min(length - len(found), self._filled)])
 
+    @property
+    def is_in_memory(self) -> bool:
+        """All of it is in the buffer; there is no file yet."""
+        return not self._is_on_disk
+
+    def as_record(self) -> memoryview:
+        """A free page, the whole content, and zeros up to a whole page; while it is in memory."""
+        self._pad()
+        return memoryview(cast("mmap.mmap", self._buffer))[: record_bytes(self._filled)]
+
+    def write_cached(self, path: str) -> None:
+        """Write the content to another file, not synced; while it is in memory.
+
+        Raises:
+            SpoolFullError: There is no room for it.
+            SpoolFailedError: The disk failed.
+        """
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                done = 0
+                while done < self._filled:
+                    done += os.write(descriptor, self._view[done : self._filled])
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise device_error(error) from error
+
     def sync(self) -> None:
         """Make the content durable and close the file.
 
@@ -222,7 +253,7 @@ class IncomingFile:
         try:
             self._open()
             self._put_rest()
-            if self._flags and size % _ALIGNMENT:
+            if self._flags and size % PAGE_BYTES:
                 os.ftruncate(self._descriptor, size)
             os.fdatasync(self._descriptor)
             self._close()
@@ -231,11 +262,13 @@ class IncomingFile:
 
     def _put_rest(self) -> None:
         """Write what the buffer holds; a direct write ends on a block, filled up with zeros."""
-        padded = self._filled
-        if self._flags:
-            padded = -(-self._filled // _ALIGNMENT) * _ALIGNMENT
-            self._view[self._filled : padded] = bytes(padded - self._filled)
-        self._put(padded)
+        self._put(self._pad() if self._flags else self._filled)
+
+    def _pad(self) -> int:
+        """Fill up the last page with zeros; where it ends. O_DIRECT wants whole blocks."""
+        padded = -(-self._filled // PAGE_BYTES) * PAGE_BYTES
+        self._view[self._filled : padded] = bytes(padded - self._filled)
+        return padded
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

@@ -261,11 +261,10 @@ class StoreSession:
             raise errors.DataSetMismatchError("command and data set name different instances")
         if command.study_instance_uid not in ("", header.study_instance_uid):
             raise errors.DataSetMismatchError("the instance belongs to another study")
-        file.sync()
         return StoredInstance(
             header=header,
             identity=identity_of(found.scan),
-            path=self._spool.publish(file),
+            path=self._spool.keep(file),
             file_bytes=file.file_bytes,
             calling_ae_title=self._caller.ae_title,
             association_id=self.association_id,

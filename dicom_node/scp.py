@@ -78,6 +78,8 @@ class NodeSettings:
     max_instance_bytes: int = 8 << 30
     min_free_bytes: int = 1 << 30
     """Reserve of the spool's file system, for the index, logs and updates."""
+    journal_bytes: int = 0
+    """Size of the journal in front of the files; 0: each file is synced by itself."""
     association_timeout_s: float = 30.0
     """From connection to A-ASSOCIATE-RQ (PS3.8 ARTIM)."""
     stalled_timeout_s: float = 60.0
@@ -126,7 +128,11 @@ class StorageNode:
         self._settings = settings
         self._inbox = inbox
         self._on_refused = on_refused
-        self.spool = Spool(spool_folder, min_free_bytes=settings.min_free_bytes)
+        self.spool = Spool(
+            spool_folder,
+            min_free_bytes=settings.min_free_bytes,
+            journal_bytes=settings.journal_bytes,
+        )
         self._admission = settings.admission
         self._clear: _Listener | None = None
         self._encrypted: _Listener | None = None
@@ -143,6 +149,7 @@ class StorageNode:
         except NodeStartError:
             self.__exit__(None, None, None)
             raise
+        self.spool.__enter__()
         for listener in self._listeners:
             listener.thread.start()
             _log.info("node.listening", port=listener.port, tls=listener is self._encrypted)
@@ -267,6 +274,7 @@ class StorageNode:
         associations = self.associations
         self._clear = self._encrypted = None
         self._end(associations)
+        self.spool.__exit__(None, None, None)
         if listeners:
             _log.info("node.stopped")
 

@@ -2,15 +2,19 @@
 
 Invariants:
 
-* A file stands in one of the 256 shard folders only with its whole, synced content.
+* A file that stands in one of the 256 shard folders has its whole content, which is synced or in
+  the journal. A crash can leave less of the second kind; whoever makes a ``Spool`` after it finds
+  them whole.
 * Names are random: nothing that a peer sends becomes a part of a path.
 * ``incoming/`` holds unfinished files only, and is on the same file system as the shards.
+* ``journal/`` holds what makes small files durable before they are synced.
 * ``quarantine/`` holds files that contradict an instance that is already held, or that no longer
   can be read; nothing here deletes them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -19,13 +23,16 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from types import TracebackType
 
-from dicom_node.durable import SharedSync, durable_rename, sync_directory
-from dicom_node.errors import SpoolFullError
+from dicom_node.durable import SharedSync, durable_rename, sync_directory, sync_file
+from dicom_node.errors import DeviceError, SpoolFullError
 from dicom_node.file_meta import read_file_meta
 from dicom_node.incoming import BUFFER_BYTES, BufferPool, IncomingFile, device_error, direct_flag
+from dicom_node.journal import Journal, Place
+from dicom_node.journal_format import Record
 
-_INCOMING, _QUARANTINE = "incoming", "quarantine"
+_INCOMING, _QUARANTINE, _JOURNAL = "incoming", "quarantine", "journal"
 _SHARDS = tuple(f"{number:02x}" for number in range(256))
 _PATH = re.compile(r"(?:[0-9a-f]{2}|quarantine)/[0-9a-f]{30}\.dcm", re.ASCII)
 _SUFFIX = ".dcm"
@@ -34,6 +41,8 @@ _READ_BYTES = 1 << 20
 # So many files in a row go into one shard: associations that store at the same time share the
 # sync of its folder.
 _FILES_PER_TURN = 512
+# A larger file costs more to write twice than its two syncs.
+_JOURNAL_MOST_BYTES = 256 * 1024
 DIGEST_BYTES = 32
 # What one look at the file system's free space is good for.
 _SPARE_SHARE, _MOST_ALLOWANCE_BYTES, _ALLOWANCE_S = 8, 64 << 20, 0.1
@@ -42,15 +51,17 @@ _SPARE_SHARE, _MOST_ALLOWANCE_BYTES, _ALLOWANCE_S = 8, 64 << 20, 0.1
 class Spool:
     """Opaque, durable files under one folder."""
 
-    def __init__(self, root: Path, *, min_free_bytes: int = 0) -> None:
-        """Make the folders if they do not exist.
+    def __init__(self, root: Path, *, min_free_bytes: int = 0, journal_bytes: int = 0) -> None:
+        """Make the folders if they do not exist, and write what a crash left in the journal.
 
         Args:
             root: The spool folder.
             min_free_bytes: Reserve of the file system; below it nothing is accepted.
+            journal_bytes: Size of the journal; 0: each file is synced by itself.
 
         Raises:
-            SpoolFailedError: The folder cannot be made.
+            SpoolFullError: There is no room for what the journal holds.
+            SpoolFailedError: The folder cannot be made, or the journal cannot be read.
         """
         self.root = root
         self._prefix = f"{root}{os.sep}"
@@ -66,13 +77,48 @@ class Spool:
                 (root / name).mkdir(parents=True, exist_ok=True)
             sync_directory(root)
             self._direct_flag = direct_flag(root / _INCOMING)
+            self._journal = Journal(
+                root / _JOURNAL,
+                total_bytes=journal_bytes,
+                flags=self._direct_flag,
+                restore=self._restore,
+                has_room=lambda size: self.free_bytes() - self._min_free_bytes >= size,
+            )
         except OSError as error:
             raise device_error(error) from error
+
+    def __enter__(self) -> Spool:
+        """Start the journal; without it, each file is synced by itself."""
+        self._journal.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Make all files durable and stop the journal; nobody may be storing any more."""
+        self._journal.stop()
+
+    def _restore(self, record: Record) -> None:
+        """Write a file of the journal anew, durably, whatever stands in its place."""
+        unfinished = self.root / _INCOMING / f"{secrets.token_hex(16)}{_SUFFIX}"
+        with unfinished.open("xb") as stream:
+            stream.write(record.content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        durable_rename(unfinished, self.absolute(record.path))
 
     @property
     def writes_directly(self) -> bool:
         """Files go to the disk past the page cache."""
         return self._direct_flag != 0
+
+    @property
+    def has_journal(self) -> bool:
+        """The next small file goes through the journal."""
+        return self._journal.is_ready
 
     def check_room(self) -> None:
         """Raise ``SpoolFullError`` if less than the reserve is free."""
@@ -119,16 +165,45 @@ class Spool:
             check_room=self.check_room,
         )
 
-    def publish(self, incoming: IncomingFile) -> str:
-        """Give a synced file its durable name.
+    def keep(self, incoming: IncomingFile) -> str:
+        """Make a received file durable, under a name of the spool.
 
         Returns:
             The path relative to the spool folder.
 
         Raises:
-            SpoolFullError: There is no room for the name.
+            SpoolFullError: There is no room for it.
             SpoolFailedError: The disk failed.
         """
+        if incoming.is_in_memory and incoming.file_bytes <= _JOURNAL_MOST_BYTES:
+            place = self._journal.reserve(incoming.file_bytes)
+            if place is not None:
+                with place:
+                    return self._keep_by_journal(incoming, place)
+        incoming.sync()
+        return self._publish(incoming)
+
+    def _keep_by_journal(self, incoming: IncomingFile, place: Place) -> str:
+        """Write the record, synced, then the file, not synced."""
+        try:
+            shard, _ = self._take_turn()
+            path = f"{shard}/{incoming.path[-_NAME_CHARACTERS:]}"
+            place.write(incoming.as_record(), incoming.file_bytes, path)
+        except OSError as error:
+            raise device_error(error) from error
+        try:
+            incoming.write_cached(self._prefix + path)
+        except DeviceError:
+            # What is refused now shall not come back at the next start.
+            with contextlib.suppress(OSError):
+                place.void()
+            with contextlib.suppress(OSError):
+                self.remove(path)
+            raise
+        return path
+
+    def _publish(self, incoming: IncomingFile) -> str:
+        """Give a synced file its durable name."""
         try:
             shard, sync = self._take_turn()
             path = f"{shard}/{incoming.path[-_NAME_CHARACTERS:]}"
@@ -157,6 +232,7 @@ class Spool:
         source = self.absolute(path)
         target = f"{_QUARANTINE}/{source.name}"
         try:
+            sync_file(source)  # the journal knows it by its name of before
             durable_rename(source, self.absolute(target))
         except OSError as error:
             raise device_error(error) from error

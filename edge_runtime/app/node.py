@@ -109,6 +109,7 @@ def node_settings(settings: Settings) -> NodeSettings:
         max_pdu_bytes=node.max_pdu_bytes,
         max_instance_bytes=node.max_instance_bytes,
         min_free_bytes=node.min_free_bytes,
+        journal_bytes=node.journal_bytes,
         idle_timeout_s=node.idle_timeout_s,
         stop_grace_s=settings.device.stop_grace_s / 2,
         private_sop_classes=node.private_sop_classes,

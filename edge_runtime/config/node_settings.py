@@ -161,6 +161,10 @@ class NodeSettings(Section):
     min_free_bytes: Annotated[int, Field(ge=0, le=1_099_511_627_776)] = Field(
         default=1_073_741_824, description="Disk reserve: below it stores are refused with A700"
     )
+    journal_bytes: Annotated[int, Field(ge=0, le=4_294_967_296)] = Field(
+        default=134_217_728,
+        description="Size of the journal in front of the files; 0: each file is synced by itself",
+    )
     max_instance_bytes: Annotated[int, Field(ge=1_048_576, le=68_719_476_736)] = Field(
         default=8_589_934_592, description="A larger instance is refused with A700"
     )

@@ -105,7 +105,7 @@ class RetentionSettings(Section):
     keep_s: Annotated[float, Field(ge=60, le=315_360_000)] = Field(
         default=604_800.0, description="A delivered study leaves so long after it was decided"
     )
-    least_keep_s: Annotated[float, Field(ge=0, le=604_800)] = Field(
+    least_keep_s: Annotated[float, Field(ge=30, le=604_800)] = Field(
         default=600.0, description="It stays at least so long when the disk fills up"
     )
     headroom_bytes: Annotated[int, Field(ge=67_108_864, le=1_099_511_627_776)] = Field(

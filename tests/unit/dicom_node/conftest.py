@@ -19,6 +19,8 @@ from dicom_node.normalized import Service
 from dicom_node.requestor import PeerAddress
 from dicom_node.scp import NodeSettings, StorageNode
 
+_JOURNAL_BYTES = 4 << 20
+
 
 @pytest.fixture
 def inbox() -> MemoryInbox:
@@ -27,7 +29,10 @@ def inbox() -> MemoryInbox:
 
 @pytest.fixture(params=[True, False], ids=["fast", "stock"])
 def fast_path(request: pytest.FixtureRequest) -> bool:
-    """Both ways to the disk: every test of a node's behaviour runs through each."""
+    """Both ways to the disk: every test of a node's behaviour runs through each.
+
+    The fast one has the journal, the other syncs each file.
+    """
     return bool(request.param)
 
 
@@ -50,6 +55,7 @@ def start_node(
                 "admit_unknown_peers": True,
                 "min_free_bytes": 0,
                 "fast_path": fast_path,
+                "journal_bytes": _JOURNAL_BYTES if fast_path else 0,
             }
             node_settings = NodeSettings(**{**given, **settings})  # type: ignore[arg-type]  # any
             node = StorageNode(

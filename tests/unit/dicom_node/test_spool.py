@@ -20,29 +20,28 @@ def spool(tmp_path: Path) -> Spool:
 def _received(spool: Spool, content: bytes = b"data") -> IncomingFile:
     incoming = spool.begin(b"head", max_bytes=1 << 30)
     incoming.write(content)
-    incoming.sync()
     return incoming
 
 
 def test_published_file_has_its_content_and_an_opaque_name(spool: Spool) -> None:
-    path = spool.publish(_received(spool))
+    path = spool.keep(_received(spool))
     assert spool.absolute(path).read_bytes() == b"headdata"
     assert list(spool.iter_files()) == [path]
     assert list((spool.root / "incoming").iterdir()) == []
 
 
 def test_two_files_never_share_a_name(spool: Spool) -> None:
-    assert len({spool.publish(_received(spool)) for _ in range(20)}) == 20
+    assert len({spool.keep(_received(spool)) for _ in range(20)}) == 20
 
 
 def test_orphans_are_the_published_files_that_nobody_knows(spool: Spool) -> None:
-    known, orphan = spool.publish(_received(spool)), spool.publish(_received(spool))
+    known, orphan = spool.keep(_received(spool)), spool.keep(_received(spool))
     (spool.root / "00" / "stray.txt").write_text("not ours")
     assert list(spool.orphans({known})) == [orphan]
 
 
 def test_quarantined_file_keeps_its_name_and_is_no_orphan(spool: Spool) -> None:
-    path = spool.publish(_received(spool))
+    path = spool.keep(_received(spool))
     moved = spool.quarantine(path)
     assert moved == f"quarantine/{Path(path).name}"
     assert spool.absolute(moved).read_bytes() == b"headdata"
