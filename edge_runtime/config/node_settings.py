@@ -6,10 +6,13 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edge_runtime.config.fields import Address, AeTitle, Network, Port, Section, Sha256, Uid
 from edge_runtime.config.peers import CallerSettings, CoercionSettings
+
+# Four segments, each of which holds a few files.
+_LEAST_JOURNAL_BYTES = 4 << 20
 
 
 class NodeTlsSettings(Section):
@@ -197,6 +200,13 @@ class NodeSettings(Section):
         if not tls.only and tls.port == self.port:
             raise ValueError("node.port and node.tls.port have to differ")
         return self
+
+    @field_validator("journal_bytes")
+    @classmethod
+    def _journal_holds_files(cls, size: int) -> int:
+        if 0 < size < _LEAST_JOURNAL_BYTES:
+            raise ValueError(f"a journal has at least {_LEAST_JOURNAL_BYTES} bytes; 0 is none")
+        return size
 
     @model_validator(mode="after")
     def _stow_fits(self) -> NodeSettings:

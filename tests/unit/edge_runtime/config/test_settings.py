@@ -119,6 +119,13 @@ def test_a_callers_block_that_means_nothing_is_named_before_the_node_starts(addr
         CallerSettings(ae_title="CT", address=address)
 
 
+def test_a_journal_is_large_enough_for_files_or_there_is_none() -> None:
+    assert NodeSettings(journal_bytes=0).journal_bytes == 0
+    assert NodeSettings(journal_bytes=4 << 20).journal_bytes == 4 << 20
+    with pytest.raises(ValidationError, match="4194304 bytes; 0 is none"):
+        NodeSettings(journal_bytes=(4 << 20) - 1)
+
+
 @pytest.mark.parametrize("bind", ["999.1.1.1", "localhost", "0.0.0.0/0"])
 def test_an_address_to_listen_on_is_an_address(bind: str) -> None:
     with pytest.raises(ValidationError, match="bind"):
