@@ -129,7 +129,7 @@ class Journal:
         """Write the files of all records that an earlier run left, and void the records.
 
         Args:
-            folder: Of the segments, in the file system of the spool; made if it is missing.
+            folder: Of the segments, in the file system of the spool; it exists, durably.
             total_bytes: Of all segments together; 0: there is no journal from now on.
             flags: O_DIRECT where the file system has it, else 0.
             restore: Writes a file durably, whatever stands there.
@@ -148,7 +148,6 @@ class Journal:
         self._filling: _Segment | None = None
         self._thread: threading.Thread | None = None
         self._is_stopping = False
-        folder.mkdir(exist_ok=True)
         self._folder_descriptor = -1
         self._replay()
 

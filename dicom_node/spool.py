@@ -73,7 +73,7 @@ class Spool:
         self._files_left = 0
         self._shard = secrets.randbelow(len(_SHARDS))
         try:
-            for name in (_INCOMING, _QUARANTINE, *_SHARDS):
+            for name in (_INCOMING, _QUARANTINE, _JOURNAL, *_SHARDS):
                 (root / name).mkdir(parents=True, exist_ok=True)
             sync_directory(root)
             self._direct_flag = direct_flag(root / _INCOMING)
@@ -102,13 +102,19 @@ class Spool:
         self._journal.stop()
 
     def _restore(self, record: Record) -> None:
-        """Write a file of the journal anew, durably, whatever stands in its place."""
-        unfinished = self.root / _INCOMING / f"{secrets.token_hex(16)}{_SUFFIX}"
-        with unfinished.open("xb") as stream:
+        """Write a file of the journal again, durably.
+
+        In its place, whatever stands there: on a full disk there is room for no second one, and who
+        reads it meanwhile sees the same bytes. Cut short by a crash, it is done again.
+        """
+        path = self.absolute(record.path)
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as stream:  # noqa: PTH123  a path would be cut to nothing first
             stream.write(record.content)
+            stream.truncate()
             stream.flush()
-            os.fsync(stream.fileno())
-        durable_rename(unfinished, self.absolute(record.path))
+            os.fsync(descriptor)
+        sync_directory(path.parent)
 
     @property
     def writes_directly(self) -> bool:
