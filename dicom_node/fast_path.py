@@ -344,8 +344,9 @@ class FastDul(GuardedDul):
             ):
                 raise ProtocolViolationError("the fragments are not those of one data set")
             wire.start += _PDV.size
-            self._receive_fragment(reception, left)
             is_last = control & _LAST
+            next_header = _PDV.size if pdu_left else _PDU.size + _PDV.size
+            self._receive_fragment(reception, left, 0 if is_last else next_header)
         if pdu_left:
             # Another message begins in the same PDU: it gets a PDU header of its own.
             wire.put_back(_PDU.pack(_P_DATA_TF, 0, pdu_left))
@@ -362,7 +363,8 @@ class FastDul(GuardedDul):
         wire.start += _PDU.size
         return cast("int", length)
 
-    def _receive_fragment(self, reception: Reception, left: int) -> None:
+    def _receive_fragment(self, reception: Reception, left: int, follows: int) -> None:
+        """Receive ``left`` bytes of a fragment; ``follows``: those of the header after it."""
         wire = self._wire
         while left:
             count = min(wire.end - wire.start, left)
@@ -371,7 +373,8 @@ class FastDul(GuardedDul):
                 wire.start += count
                 left -= count
             elif left >= _DIRECT_BYTES:
-                count = wire.receive_past(reception.space()[:left])
+                target = reception.space()[:left]
+                count = wire.receive_past(target, ahead=follows if len(target) == left else 0)
                 reception.advance(count)
                 left -= count
             else:

@@ -2,6 +2,9 @@
 
 The only attributes without which an instance cannot be taken are the UIDs that identify it and
 its class. Any other value that is absent, odd or undecodable becomes ``None``.
+
+Nearly all of a header is the same for every image of a series: what was made of the same bytes a
+moment ago is used again.
 """
 
 from __future__ import annotations
@@ -9,11 +12,12 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from pydicom import uid
 
@@ -79,6 +83,40 @@ class _Tag(IntEnum):
 
 
 _WANTED = frozenset(int(tag) for tag in _Tag)
+# What differs from one image of a series to the next: tags, and fields of the header.
+_OWN_TAGS = frozenset({_Tag.SOP_INSTANCE_UID, _Tag.INSTANCE_NUMBER, _Tag.IMAGE_POSITION_PATIENT})
+_OWN_FIELDS = frozenset(
+    {
+        "sop_instance_uid",
+        "instance_number",
+        "image_position_mm",
+        "has_pixel_data",
+        "pixel_data_offset",
+        "pixel_data_length",
+    }
+)
+_IDENTITY_TAGS = (
+    _Tag.PATIENT_NAME,
+    _Tag.PATIENT_ID,
+    _Tag.PATIENT_BIRTH_DATE,
+    _Tag.PATIENT_SEX,
+    _Tag.ACCESSION_NUMBER,
+    _Tag.STUDY_ID,
+    _Tag.STUDY_DATE,
+    _Tag.STUDY_TIME,
+    _Tag.STUDY_DESCRIPTION,
+    _Tag.REFERRING_PHYSICIAN_NAME,
+)
+# Of the identity, the header tells age and sex.
+_SERIES_TAGS = tuple(
+    tag
+    for tag in sorted(_WANTED - _OWN_TAGS)
+    if tag not in _IDENTITY_TAGS
+    or tag in {_Tag.PATIENT_BIRTH_DATE, _Tag.PATIENT_SEX, _Tag.STUDY_DATE}
+)
+# As many series as may arrive at the same time; an entry has a few hundred bytes, a hostile one
+# as many values of MAX_VALUE_BYTES as there are tags.
+_KEPT_SERIES = 32
 
 # Syntaxes that lose by definition; (0028,2110) decides for the others (PS3.3 C.7.6.1.1.5).
 _ALWAYS_LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless})
@@ -188,25 +226,27 @@ def _inflate(read_at: ReadAt, start: int) -> bytes:
     return bytes(inflated)
 
 
-class _Values:
-    """Typed access to the raw values of one scan."""
+def _raws_of(scan: Scan) -> Mapping[int, bytes]:
+    """The values at the top level, and those that are the only one in the functional groups."""
+    if not scan.grouped:
+        return scan.values
+    single = {tag: next(iter(raws)) for tag, raws in scan.grouped.items() if len(raws) == 1}
+    return {**single, **scan.values}
 
-    def __init__(self, scan: Scan) -> None:
-        self._scan = scan
-        self._order = "<" if scan.encoding.little_endian else ">"
-        self._codecs = values.codecs_of(
-            values.codes_of(scan.values.get(_Tag.SPECIFIC_CHARACTER_SET, b""))
-        )
+
+class _Values:
+    """Typed access to raw values."""
+
+    def __init__(self, raws: Mapping[int, bytes], *, little_endian: bool) -> None:
+        self._raws = raws
+        self._order = "<" if little_endian else ">"
 
     def raw(self, tag: int) -> bytes:
-        """The value at the top level, or the only one within the functional groups."""
-        if tag in self._scan.values:
-            return self._scan.values[tag]
-        grouped = self._scan.grouped.get(tag, frozenset())
-        return next(iter(grouped)) if len(grouped) == 1 else b""
+        return self._raws.get(tag, b"")
 
     def text(self, tag: int) -> str:
-        return values.text_of(self.raw(tag), self._codecs)
+        terms = values.codes_of(self.raw(_Tag.SPECIFIC_CHARACTER_SET))
+        return values.text_of(self.raw(tag), values.codecs_of(terms))
 
     def codes(self, tag: int) -> tuple[str, ...]:
         return values.codes_of(self.raw(tag))
@@ -251,14 +291,55 @@ def header_of(found: FileScan) -> InstanceHeader:
     Raises:
         DataSetUnreadableError: A UID that identifies the instance is missing or invalid.
     """
-    of = _Values(found.scan)
-    syntax = found.meta.transfer_syntax_uid
-    signed = of.short(_Tag.PIXEL_REPRESENTATION) == 1
+    raws, little_endian = _raws_of(found.scan), found.scan.encoding.little_endian
+    of = _Values(raws, little_endian=little_endian)
+    position = of.decimals(_Tag.IMAGE_POSITION_PATIENT, 3)
     pixel_offset, pixel_length = _native_pixels(found)
+    return InstanceHeader(
+        **_series_fields(
+            tuple(map(raws.get, _SERIES_TAGS)), found.meta.transfer_syntax_uid, little_endian
+        ),
+        sop_instance_uid=_required_uid(of, _Tag.SOP_INSTANCE_UID, "SOPInstanceUID"),
+        instance_number=of.integer(_Tag.INSTANCE_NUMBER),
+        image_position_mm=cast("Vector3 | None", position),
+        has_pixel_data=found.scan.pixels is not None,
+        pixel_data_offset=pixel_offset,
+        pixel_data_length=pixel_length,
+    )
+
+
+@lru_cache(maxsize=_KEPT_SERIES)
+def _series_fields(
+    raws: tuple[bytes | None, ...],
+    transfer_syntax_uid: str,
+    little_endian: bool,  # noqa: FBT001  the cache is faster without keywords
+) -> Mapping[str, Any]:
+    """The fields of a header that are the same for every image of a series.
+
+    Args:
+        raws: The values of ``_SERIES_TAGS``.
+        transfer_syntax_uid: Of the file.
+        little_endian: How the values are written.
+
+    Raises:
+        DataSetUnreadableError: A UID that identifies the instance is missing or invalid.
+    """
+    known = {tag: raw for tag, raw in zip(_SERIES_TAGS, raws, strict=True) if raw is not None}
+    header = _series_header(_Values(known, little_endian=little_endian), transfer_syntax_uid)
+    return {
+        field.name: getattr(header, field.name)
+        for field in fields(header)
+        if field.name not in _OWN_FIELDS
+    }
+
+
+def _series_header(of: _Values, syntax: str) -> InstanceHeader:
+    """A header without what is each image's own."""
+    signed = of.short(_Tag.PIXEL_REPRESENTATION) == 1
     return InstanceHeader(
         study_instance_uid=_required_uid(of, _Tag.STUDY_INSTANCE_UID, "StudyInstanceUID"),
         series_instance_uid=_required_uid(of, _Tag.SERIES_INSTANCE_UID, "SeriesInstanceUID"),
-        sop_instance_uid=_required_uid(of, _Tag.SOP_INSTANCE_UID, "SOPInstanceUID"),
+        sop_instance_uid="",
         sop_class_uid=_required_uid(of, _Tag.SOP_CLASS_UID, "SOPClassUID"),
         transfer_syntax_uid=syntax,
         modality=of.code(_Tag.MODALITY),
@@ -273,7 +354,6 @@ def header_of(found: FileScan) -> InstanceHeader:
         patient_sex=of.code(_Tag.PATIENT_SEX),
         series_number=of.integer(_Tag.SERIES_NUMBER),
         acquisition_number=of.integer(_Tag.ACQUISITION_NUMBER),
-        instance_number=of.integer(_Tag.INSTANCE_NUMBER),
         images_in_acquisition=of.integer(_Tag.IMAGES_IN_ACQUISITION),
         rows=of.short(_Tag.ROWS),
         columns=of.short(_Tag.COLUMNS),
@@ -291,13 +371,9 @@ def header_of(found: FileScan) -> InstanceHeader:
         pixel_spacing_mm=_spacing(of),
         slice_thickness_mm=of.number(_Tag.SLICE_THICKNESS),
         spacing_between_slices_mm=of.number(_Tag.SPACING_BETWEEN_SLICES),
-        image_position_mm=cast("Vector3 | None", of.decimals(_Tag.IMAGE_POSITION_PATIENT, 3)),
         image_orientation=cast("Vector6 | None", of.decimals(_Tag.IMAGE_ORIENTATION_PATIENT, 6)),
         gantry_tilt_deg=of.number(_Tag.GANTRY_DETECTOR_TILT),
         frame_of_reference_uid=of.uid(_Tag.FRAME_OF_REFERENCE_UID),
-        has_pixel_data=found.scan.pixels is not None,
-        pixel_data_offset=pixel_offset,
-        pixel_data_length=pixel_length,
     )
 
 
@@ -307,7 +383,8 @@ def outgoing_uids(found: FileScan) -> tuple[str, str]:
     Raises:
         DataSetUnreadableError: One of them, or the transfer syntax, is missing or no UID.
     """
-    of, meta = _Values(found.scan), found.meta
+    of = _Values(_raws_of(found.scan), little_endian=found.scan.encoding.little_endian)
+    meta = found.meta
     sop_class = of.uid(_Tag.SOP_CLASS_UID) or meta.sop_class_uid
     sop_instance = of.uid(_Tag.SOP_INSTANCE_UID) or meta.sop_instance_uid
     if not all(map(is_valid_uid, (sop_class, sop_instance, meta.transfer_syntax_uid))):
@@ -345,16 +422,29 @@ def _native_pixels(found: FileScan) -> tuple[int | None, int | None]:
 
 def identity_of(scan: Scan) -> StudyIdentity:
     """Who and what a scanned data set is about."""
-    text: Callable[[int], str] = _Values(scan).text
+    raws = _raws_of(scan)
+    return _identity_of(
+        raws.get(_Tag.SPECIFIC_CHARACTER_SET, b""), tuple(map(raws.get, _IDENTITY_TAGS))
+    )
+
+
+@lru_cache(maxsize=_KEPT_SERIES)
+def _identity_of(character_set: bytes, raws: tuple[bytes | None, ...]) -> StudyIdentity:
+    """The identity that the values of ``_IDENTITY_TAGS`` tell."""
+    codecs = values.codecs_of(values.codes_of(character_set))
+    text = {
+        tag: values.text_of(raw or b"", codecs)
+        for tag, raw in zip(_IDENTITY_TAGS, raws, strict=True)
+    }
     return StudyIdentity(
-        patient_name=text(_Tag.PATIENT_NAME).rstrip("="),
-        patient_id=text(_Tag.PATIENT_ID),
-        patient_birth_date=text(_Tag.PATIENT_BIRTH_DATE),
-        patient_sex=text(_Tag.PATIENT_SEX),
-        accession_number=text(_Tag.ACCESSION_NUMBER),
-        study_id=text(_Tag.STUDY_ID),
-        study_date=text(_Tag.STUDY_DATE),
-        study_time=text(_Tag.STUDY_TIME),
-        study_description=text(_Tag.STUDY_DESCRIPTION),
-        referring_physician_name=text(_Tag.REFERRING_PHYSICIAN_NAME),
+        patient_name=text[_Tag.PATIENT_NAME].rstrip("="),
+        patient_id=text[_Tag.PATIENT_ID],
+        patient_birth_date=text[_Tag.PATIENT_BIRTH_DATE],
+        patient_sex=text[_Tag.PATIENT_SEX],
+        accession_number=text[_Tag.ACCESSION_NUMBER],
+        study_id=text[_Tag.STUDY_ID],
+        study_date=text[_Tag.STUDY_DATE],
+        study_time=text[_Tag.STUDY_TIME],
+        study_description=text[_Tag.STUDY_DESCRIPTION],
+        referring_physician_name=text[_Tag.REFERRING_PHYSICIAN_NAME],
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 MAX_VALUE_BYTES = 4096
 MAX_NESTING = 64
@@ -37,6 +38,7 @@ _LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
 _BLOCK_BYTES = 64 * 1024
+_SHORTEST_HEADER = 8
 
 ReadAt = Callable[[int, int], bytes]
 """``(offset, length)`` to at most that many bytes; fewer at the end."""
@@ -86,6 +88,37 @@ class ElementPlace:
     value_at: int
     length: int | None
     """As declared, unchecked; None: undefined."""
+
+
+class _Layout:
+    """How numbers and headers are packed in one byte order."""
+
+    def __init__(self, order: str) -> None:
+        self.tag = struct.Struct(order + "HH")
+        self.short = struct.Struct(order + "H")
+        self.long = struct.Struct(order + "I")
+        self.explicit = struct.Struct(order + "I2sH")
+        self.implicit = struct.Struct(order + "II")
+
+
+_LITTLE_ENDIAN, _BIG_ENDIAN = _Layout("<"), _Layout(">")
+
+
+@lru_cache(maxsize=8)
+def _notable_tags(
+    wanted: frozenset[int],
+    little_endian: bool,  # noqa: FBT001  the cache is faster without keywords
+) -> dict[int, int | None]:
+    """The tags at which a skim has something to do, each as one number in the order of its bytes.
+
+    Returns:
+        Such a number to the tag whose value is wanted; to None where the careful walk must go on.
+    """
+    tags: dict[int, int | None] = {tag: tag for tag in wanted}
+    tags.update(dict.fromkeys(_THOUGHTFUL_TAGS))
+    if not little_endian:
+        return tags
+    return {(tag & 0xFFFF) << 16 | tag >> 16: meaning for tag, meaning in tags.items()}
 
 
 class _Window:
@@ -147,15 +180,10 @@ class _Walk:
     grouped: dict[int, set[bytes]] = field(default_factory=dict)
     pixels: PixelElement | None = None
     note: Callable[[ElementPlace], None] | None = None
-    _tag: struct.Struct = field(init=False)
-    _short: struct.Struct = field(init=False)
-    _long: struct.Struct = field(init=False)
+    layout: _Layout = field(init=False)
 
     def __post_init__(self) -> None:
-        order = "<" if self.encoding.little_endian else ">"
-        self._tag = struct.Struct(order + "HH")
-        self._short = struct.Struct(order + "H")
-        self._long = struct.Struct(order + "I")
+        self.layout = _LITTLE_ENDIAN if self.encoding.little_endian else _BIG_ENDIAN
 
     def run(self) -> bool:
         """Walk to the pixel data or the end; whether nothing was broken."""
@@ -181,34 +209,34 @@ class _Walk:
         """Step over the elements of the first block that need no thought: nearly all there are.
 
         Returns:
-            Where the careful walk goes on, and how many elements lie before.
+            Where the careful walk goes on, and how many elements may lie before.
         """
         block = self.window.view(0, _BLOCK_BYTES)
-        order = "<" if self.encoding.little_endian else ">"
-        unpack = struct.Struct(
-            order + ("HHI" if self.encoding.implicit_vr else "HH2sH")
-        ).unpack_from
-        position, visited, last = 0, 0, len(block) - 12
-        while position <= last:
-            if self.encoding.implicit_vr:
-                group, number, length = unpack(block, position)
-                value_at = position + 8
+        read_long, is_implicit = self.layout.long.unpack_from, self.encoding.implicit_vr
+        read = (self.layout.implicit if is_implicit else self.layout.explicit).unpack_from
+        notable = _notable_tags(self.wanted, self.encoding.little_endian)
+        values, position, end, last = self.values, 0, 0, len(block) - 12
+        while end <= last:
+            position = end
+            if is_implicit:
+                word, length = read(block, end)
+                end += 8 + length
             else:
-                group, number, vr, length = unpack(block, position)
-                value_at = position + 8
+                word, vr, length = read(block, end)
                 if vr in _LONG_VRS:
-                    (length,) = self._long.unpack_from(block, value_at)
-                    value_at += 4
-            tag = group << 16 | number
-            end = value_at + length
-            if tag in _THOUGHTFUL_TAGS or length == _UNDEFINED or end > self.size:
-                break
-            if tag in self.wanted:
-                if end > len(block):
+                    (length,) = read_long(block, end + 8)
+                    end += 4
+                end += 8 + length
+            if word in notable:
+                tag = notable[word]
+                if tag is None or length > MAX_VALUE_BYTES or end > len(block):
                     break
-                self.values.setdefault(tag, block[value_at : min(end, value_at + MAX_VALUE_BYTES)])
-            position, visited = end, visited + 1
-        return position, visited
+                values.setdefault(tag, block[end - length : end])
+            elif length == _UNDEFINED:
+                break
+        else:
+            position = end if end <= self.size else position
+        return position, min(position, len(block)) // _SHORTEST_HEADER
 
     @staticmethod
     def _ends_at(frame: _Frame, position: int) -> bool:
@@ -217,19 +245,19 @@ class _Walk:
     def _element_at(self, position: int) -> _Element | None:
         """The header at ``position``; None if there is no whole header."""
         head = self.window.view(position, 12)
-        if len(head) < 8:  # noqa: PLR2004  the shortest header
+        if len(head) < _SHORTEST_HEADER:
             return None
-        group, number = self._tag.unpack_from(head, 0)
+        group, number = self.layout.tag.unpack_from(head, 0)
         tag = group << 16 | number
         implicit = self.stack[-1].implicit_vr if self.stack else self.encoding.implicit_vr
         if implicit or group == 0xFFFE:  # noqa: PLR2004  delimiters have no VR
-            return _Element(tag, b"", self._long.unpack_from(head, 4)[0], position + 8)
+            return _Element(tag, b"", self.layout.long.unpack_from(head, 4)[0], position + 8)
         vr = head[4:6]
         if vr not in _LONG_VRS:
-            return _Element(tag, vr, self._short.unpack_from(head, 6)[0], position + 8)
+            return _Element(tag, vr, self.layout.short.unpack_from(head, 6)[0], position + 8)
         if len(head) < 12:  # noqa: PLR2004  the long header
             return None
-        return _Element(tag, vr, self._long.unpack_from(head, 8)[0], position + 12)
+        return _Element(tag, vr, self.layout.long.unpack_from(head, 8)[0], position + 12)
 
     def _take(self, element: _Element) -> int | None:
         """Note the element and return where the next one begins; None ends the walk."""
@@ -374,7 +402,7 @@ def walk_top_level(
 
 def _observed(encoding: Encoding, head: bytes) -> Encoding:
     """The encoding with the VR form that the first element really has."""
-    if len(head) < 8:  # noqa: PLR2004  no element at all
+    if len(head) < _SHORTEST_HEADER:  # no element at all
         return encoding
     has_vr = head[4:6].isalpha() and head[4:6].isupper()
     if has_vr == (not encoding.implicit_vr):

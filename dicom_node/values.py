@@ -82,9 +82,14 @@ def integer_of(text: str) -> int | None:
 
 def numbers_of(raw: bytes, count: int) -> tuple[float, ...] | None:
     """Exactly ``count`` decimal strings; None if one is missing or bad."""
-    numbers = [number_of(part) for part in codes_of(raw)]
-    good = tuple(number for number in numbers if number is not None)
-    return good if len(good) == count == len(numbers) else None
+    parts = codes_of(raw)
+    if len(parts) != count:
+        return None
+    try:
+        numbers = tuple(map(float, parts))
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
 
 
 def years_of(age: str) -> float | None:

@@ -197,24 +197,36 @@ class Wire:
             if count > 0:
                 return count
 
-    def receive_past(self, target: memoryview) -> int:
+    def receive_past(self, target: memoryview, *, ahead: int = 0) -> int:
         """Fill ``target`` inside a message, past the wire's own buffer, which must be empty.
 
         Less is received only from a slow peer, or by TLS. It raises what ``receive_into`` does.
-        """
-        while True:
-            count = self._await(target, socket.MSG_WAITALL)
-            if count > 0:
-                return count
 
-    def _await(self, target: memoryview, flags: int) -> int:
-        """Receive inside a message; -1 if nothing came for a while."""
+        Args:
+            target: Where the bytes go.
+            ahead: What a peer that keeps to the message sends next, in bytes: where one call can
+                have both, it is in the wire's buffer afterwards. A peer that aborts with less
+                waits for a second at most.
+
+        Returns:
+            The number of bytes in ``target``.
+        """
+        self.start = self.end = _HEADROOM_BYTES
+        room = None if self._is_tls or not ahead else self.view[self.end : self.end + ahead]
+        while True:
+            count = self._await(target, socket.MSG_WAITALL, room)
+            if count > 0:
+                self.end += max(0, count - len(target))
+                return min(count, len(target))
+
+    def _await(self, target: memoryview, flags: int, room: memoryview | None = None) -> int:
+        """Receive inside a message, into ``room`` too if it is given; -1: nothing for a while."""
         if self._is_tls:
             count = self._try_receive(target)
             if count < 0:
                 self.wait(self._wait_s)
         else:
-            count = self._receive(target, flags)
+            count = self._receive(target, flags, room)
         self._window_bytes += max(count, 0)
         self._check_pace()
         return count
@@ -239,9 +251,12 @@ class Wire:
         """Receive what is there: -1 for nothing yet."""
         return self._receive(target, 0 if self._is_tls else socket.MSG_DONTWAIT)
 
-    def _receive(self, target: memoryview, flags: int) -> int:
+    def _receive(self, target: memoryview, flags: int, room: memoryview | None = None) -> int:
         try:
-            count = self._connection.recv_into(target, 0, flags)
+            if room is None:
+                count = self._connection.recv_into(target, 0, flags)
+            else:
+                count = self._connection.recvmsg_into((target, room), 0, flags)[0]
         except _WANTS:
             return -1
         except OSError as error:

@@ -40,6 +40,11 @@ _log = structlog.get_logger()
 
 # After a crash of the process the row is there in any case; after one of the machine it may not be.
 _UNSYNCED, _SYNCED = "PRAGMA synchronous = NORMAL", "PRAGMA synchronous = FULL"
+_INSERT = (
+    "INSERT INTO instance (study_id, revision, series_instance_uid, sop_instance_uid, "
+    "header, path, file_bytes, association_id, stored_wall_us, stored_mono_us) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
 # A peer's holdings shrink only by retention, which needs no quick answer.
 _HOLDINGS_AGE_US = 5_000_000
 
@@ -49,13 +54,12 @@ class _Ticket:
     """One instance that waits to be recorded, and what became of it."""
 
     instance: StoredInstance
+    header: str
+    """As its row holds it, made before anybody waits."""
     is_done: bool = False
     held: Held | None = None
+    """What stood there before; it counts once the ticket is done."""
     error: Exception | None = None
-
-    def finish(self, held: Held | None) -> None:
-        self.held = held
-        self.is_done = True
 
     def fail(self, error: Exception) -> None:
         self.error = error
@@ -133,7 +137,7 @@ class SqliteInbox:
 
     def record(self, instance: StoredInstance) -> Held | None:
         """Make a durable row for an instance whose file is durable; see ``Inbox.record``."""
-        ticket = _Ticket(instance)
+        ticket = _Ticket(instance, encode_header(instance.header))
         with self._queue_lock:
             self._queue.append(ticket)
         with self._lock:
@@ -167,18 +171,64 @@ class SqliteInbox:
 
     def _record_together(self, tickets: list[_Ticket]) -> None:
         at = self._clock.now()
+        studies: dict[str, list[_Ticket]] = {}
+        for ticket in tickets:
+            studies.setdefault(ticket.instance.header.study_instance_uid, []).append(ticket)
         with transaction(self._connection):
-            held = [self._record_one(ticket.instance, at) for ticket in tickets]
-        for ticket, found in zip(tickets, held, strict=True):
-            ticket.finish(found)
-            if found is None:
+            for uid, arrived in studies.items():
+                self._record_study(uid, arrived, at)
+        for ticket in tickets:
+            ticket.is_done = True
+            if ticket.held is None:
                 self._holdings.add(ticket.instance)
 
-    def _record_one(self, instance: StoredInstance, at: Instant) -> Held | None:
-        study, is_new = self._study_of(instance, at)
-        if self._insert(instance, study, at, is_new=is_new):
-            return None
-        path = self._path_of(instance, study["id"])
+    def _record_study(self, uid: str, tickets: list[_Ticket], at: Instant) -> None:
+        """Record instances of one study: all at once, as soon as it receives."""
+        for index, ticket in enumerate(tickets):
+            study = self._find_study(uid)
+            is_new = study is None
+            if study is None:
+                study = self._make_study(ticket.instance, at)
+            if study["state"] == StudyState.RECEIVING.value:
+                self._receive(study["id"], study["revision"], tickets[index:], at, is_new=is_new)
+                return
+            self._record_late(study, ticket, at)
+
+    def _receive(
+        self, study_id: int, revision: int, tickets: list[_Ticket], at: Instant, *, is_new: bool
+    ) -> None:
+        """Insert rows of a study that receives; ``is_new``: its revision has just begun."""
+        if not self._insert(study_id, revision, tickets, at):
+            return
+        if is_new:
+            stamp(self._connection, study_id, revision, Mark.FIRST_STORED, at)
+        move_stamp(self._connection, study_id, revision, Mark.LAST_STORED, at)
+
+    def _record_late(self, study: sqlite3.Row, ticket: _Ticket, at: Instant) -> None:
+        """Record an instance of a complete study; an image that is not held yet reopens it."""
+        header = ticket.instance.header
+        if self._reopens(header) and self._path_of(ticket.instance, study["id"]) is None:
+            self._receive(study["id"], self._reopen(study), [ticket], at, is_new=True)
+        else:
+            self._insert(study["id"], study["revision"], [ticket], at)
+
+    def _insert(self, study_id: int, revision: int, tickets: list[_Ticket], at: Instant) -> int:
+        """Insert the rows that do not stand there yet, count them and tell the tickets."""
+        inserted = self._connection.executemany(
+            _INSERT, [_row(ticket, study_id, revision, at) for ticket in tickets]
+        ).rowcount
+        if inserted:
+            self._connection.execute(
+                "UPDATE study SET instances = instances + ? WHERE id = ?", (inserted, study_id)
+            )
+        is_one_known = inserted < len(tickets)
+        for ticket in tickets:
+            ticket.held = self._held(ticket.instance, study_id) if is_one_known else None
+        return inserted
+
+    def _held(self, instance: StoredInstance, study_id: int) -> Held | None:
+        """Return the file that the row of an instance points to, unless it is its own."""
+        path = self._path_of(instance, study_id)
         if path is None:
             raise sqlite3.IntegrityError("two instances have one file")
         # The start-up scan may meet a file whose row was committed.
@@ -265,12 +315,8 @@ class SqliteInbox:
             (ended, at.wall_us, at.mono_us, association_id, association_id),
         )
 
-    def _study_of(self, instance: StoredInstance, at: Instant) -> tuple[sqlite3.Row, bool]:
-        """Return the study's row, and whether it was made just now."""
+    def _make_study(self, instance: StoredInstance, at: Instant) -> sqlite3.Row:
         uid = instance.header.study_instance_uid
-        found = self._find_study(uid)
-        if found is not None:
-            return found, False
         self._connection.execute(
             "INSERT INTO study (study_key, study_instance_uid, identity, state, revision, "
             "received_wall_us) VALUES (?, ?, ?, ?, ?, ?)",
@@ -283,52 +329,13 @@ class SqliteInbox:
                 at.wall_us,
             ),
         )
-        return cast("sqlite3.Row", self._find_study(uid)), True
+        return cast("sqlite3.Row", self._find_study(uid))
 
     def _find_study(self, uid: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self._connection.execute(
             "SELECT id, study_key, state, revision FROM study WHERE study_instance_uid = ?", (uid,)
         ).fetchone()
         return row
-
-    def _insert(
-        self, instance: StoredInstance, study: sqlite3.Row, at: Instant, *, is_new: bool
-    ) -> bool:
-        """Insert a row; False, and nothing is written, if there is one already."""
-        study_id, revision = study["id"], study["revision"]
-        is_receiving = study["state"] == StudyState.RECEIVING.value
-        if not is_receiving and self._reopens(instance.header):
-            if self._path_of(instance, study_id) is not None:
-                return False
-            revision = self._reopen(study)
-            is_receiving = is_new = True
-        inserted = self._connection.execute(
-            "INSERT INTO instance (study_id, revision, series_instance_uid, sop_instance_uid, "
-            "header, path, file_bytes, association_id, stored_wall_us, stored_mono_us) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (
-                study_id,
-                revision,
-                instance.header.series_instance_uid,
-                instance.header.sop_instance_uid,
-                encode_header(instance.header),
-                instance.path,
-                instance.file_bytes,
-                instance.association_id or None,
-                at.wall_us,
-                at.mono_us,
-            ),
-        )
-        if not inserted.rowcount:
-            return False
-        self._connection.execute(
-            "UPDATE study SET instances = instances + 1 WHERE id = ?", (study_id,)
-        )
-        if is_receiving:
-            if is_new:
-                stamp(self._connection, study_id, revision, Mark.FIRST_STORED, at)
-            move_stamp(self._connection, study_id, revision, Mark.LAST_STORED, at)
-        return True
 
     def _reopen(self, study: sqlite3.Row) -> int:
         state = next_state(STUDY_TRANSITIONS, StudyState(study["state"]), StudyEvent.LATE_IMAGE)
@@ -367,3 +374,20 @@ class SqliteInbox:
             study_id=study_id,
             subject=str(instance_id),
         )
+
+
+def _row(ticket: _Ticket, study_id: int, revision: int, at: Instant) -> tuple[object, ...]:
+    """Values in the order of ``_INSERT``."""
+    instance = ticket.instance
+    return (
+        study_id,
+        revision,
+        instance.header.series_instance_uid,
+        instance.header.sop_instance_uid,
+        ticket.header,
+        instance.path,
+        instance.file_bytes,
+        instance.association_id or None,
+        at.wall_us,
+        at.mono_us,
+    )

@@ -29,12 +29,21 @@ def move_stamp(
     connection: sqlite3.Connection, study_id: int, revision: int, mark: Mark, at: Instant
 ) -> None:
     """Stamp a mark that moves on, such as the last instance stored."""
-    connection.execute(
-        f"INSERT INTO stamp ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET wall_us = excluded.wall_us, mono_us = excluded.mono_us, "
-        "boot_id = excluded.boot_id, clock_synced = excluded.clock_synced",
-        _values(study_id, revision, mark, at, ""),
+    moved = connection.execute(
+        "UPDATE stamp SET wall_us = ?, mono_us = ?, boot_id = ?, clock_synced = ? "
+        "WHERE study_id = ? AND revision = ? AND mark = ? AND subject = ''",
+        (
+            at.wall_us,
+            at.mono_us,
+            at.boot_id,
+            int(at.clock_synced),
+            study_id,
+            revision,
+            mark.value,
+        ),
     )
+    if not moved.rowcount:
+        stamp(connection, study_id, revision, mark, at)
 
 
 def read_stamps(connection: sqlite3.Connection, study_id: int) -> tuple[Stamp, ...]:

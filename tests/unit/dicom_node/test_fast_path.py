@@ -16,6 +16,17 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import P_DATA_TF
 from simulators.memory_inbox import MemoryInbox
+from simulators.rogue_modality import (
+    Closed,
+    Response,
+    RogueModality,
+    abort,
+    fragments,
+    make_instance,
+    p_data,
+    pdv,
+)
+from simulators.station import started
 
 from dicom_node.fast_path import StoreRequest, encode_store_response, parse_store_request
 from dicom_node.requestor import PeerAddress
@@ -112,3 +123,47 @@ def test_header_sizes_are_those_of_the_standard() -> None:
     answer = encode_store_response(StoreRequest(b"\1\0", b"1.2", b"1.3"), 1, 0)
     (length,) = struct.unpack_from(">I", answer, 2)
     assert length == len(answer) - 6
+
+
+_LARGE = make_instance(7, pixel_bytes=400_000)
+_LARGE_COMMAND = _LARGE.message()[0]
+
+
+def _in_several_values() -> bytes:
+    """PDUs with more than one value, short ones between long ones."""
+    data = _LARGE.data_set
+    return (
+        p_data(pdv(1, 0, data[:40_000]), pdv(1, 0, b""), pdv(1, 0, data[40_000:80_000]))
+        + p_data(pdv(1, 0, data[80_000:80_100]), pdv(1, 0, data[80_100:200_000]))
+        + b"".join(fragments(1, 0, data[200_000:], 100_000))
+    )
+
+
+@pytest.mark.parametrize(
+    "data_set",
+    [
+        *(b"".join(fragments(1, 0, _LARGE.data_set, size)) for size in (16_378, 40_000, 131_066)),
+        _in_several_values(),
+    ],
+    ids=["16 KB", "40 KB", "128 KB", "several values"],
+)
+def test_fragments_of_every_size_make_one_data_set(tmp_path: Path, data_set: bytes) -> None:
+    with started(tmp_path / "spool", fast_path=True) as station:
+        with RogueModality(station.port) as modality:
+            modality.associate()
+            for _ in range(2):  # the second message begins where the first one ended
+                modality.send(_LARGE_COMMAND, data_set)
+                answer = modality.answer()
+                assert isinstance(answer, Response)
+                assert answer.status == 0
+        station.check_sound(_LARGE)
+
+
+def test_abort_in_place_of_the_next_long_fragment_ends_the_association(tmp_path: Path) -> None:
+    with started(tmp_path / "spool", fast_path=True) as station:
+        with RogueModality(station.port, deadline_s=5) as modality:
+            modality.associate()
+            first = p_data(pdv(1, 0, _LARGE.data_set[:100_000]))
+            modality.send(_LARGE_COMMAND, first, abort())
+            assert isinstance(modality.answer(), Closed)
+        station.check_sound()

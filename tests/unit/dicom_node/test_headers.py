@@ -11,6 +11,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataelem import DataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from dicom_node import headers
 from dicom_node.errors import DataSetUnreadableError, DicomNodeError, NotADicomFileError
 from dicom_node.file_meta import encode_file_meta, read_file_meta
 from dicom_node.headers import read_headers
@@ -340,3 +341,36 @@ def test_every_real_file_is_read_as_pydicom_reads_it_or_declined_by_a_declared_e
         if "too_short" not in path.name:  # which pydicom itself cannot read
             _agrees(header, path)
     assert read >= 50
+
+
+def test_images_of_one_series_have_each_its_own_header(make_file: Callable[..., Path]) -> None:
+    def number(value: int) -> Callable[[Dataset], None]:
+        def change(ds: Dataset) -> None:
+            ds.InstanceNumber, ds.ImagePositionPatient = value, [0, 0, value]
+
+        return change
+
+    found = [read_headers(make_file(number(value))) for value in (1, 2)]
+    (first, patient), (second, same_patient) = found
+    assert first.sop_instance_uid != second.sop_instance_uid
+    assert (first.instance_number, second.instance_number) == (1, 2)
+    assert (first.image_position_mm, second.image_position_mm) == ((0, 0, 1), (0, 0, 2))
+    assert first.series_instance_uid == second.series_instance_uid
+    assert patient == same_patient
+
+
+def test_what_was_read_before_shows_in_no_other_header(real_files: list[Path]) -> None:
+    silence_dicom_libraries()
+
+    def read(path: Path) -> object:
+        try:
+            return read_headers(path)
+        except (DicomNodeError, ValueError) as error:
+            return type(error)
+
+    paths = real_files[:200]
+    in_a_row = [read(path) for path in paths]
+    for path, found in zip(paths, in_a_row, strict=True):
+        headers._series_fields.cache_clear()
+        headers._identity_of.cache_clear()
+        assert read(path) == found, path.name

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 
 from hypothesis import given
@@ -28,12 +29,15 @@ HEADERS = st.builds(
     image_type=st.lists(TEXT, max_size=4).map(tuple),
     contrast_bolus=st.booleans(),
     patient_age_years=st.none() | FINITE,
+    instance_number=st.none() | COUNT,
     rows=st.none() | COUNT,
     rescale_slope=st.none() | FINITE,
     pixel_spacing_mm=st.none() | st.tuples(FINITE, FINITE),
     image_position_mm=st.none() | st.tuples(FINITE, FINITE, FINITE),
     image_orientation=st.none() | st.tuples(*[FINITE] * 6),
     has_pixel_data=st.booleans(),
+    pixel_data_offset=st.none() | COUNT,
+    pixel_data_length=st.none() | COUNT,
 )
 IDENTITIES = st.builds(
     StudyIdentity, **{field.name: TEXT for field in dataclasses.fields(StudyIdentity)}
@@ -53,6 +57,28 @@ def test_a_header_comes_back_as_it_was(header: InstanceHeader) -> None:
     text = encode_header(header)
     assert decode_header(text) == header
     assert _is_json_for_the_database(text)
+
+
+@given(HEADERS, HEADERS)
+def test_two_images_of_one_series_share_nothing_that_is_their_own(
+    one: InstanceHeader, other: InstanceHeader
+) -> None:
+    second = dataclasses.replace(
+        one,
+        sop_instance_uid=other.sop_instance_uid,
+        instance_number=other.instance_number,
+        image_position_mm=other.image_position_mm,
+        pixel_data_offset=other.pixel_data_offset,
+    )
+    for header in (one, second, one):
+        assert decode_header(encode_header(header)) == header
+
+
+@given(HEADERS)
+def test_a_header_is_written_as_plain_json(header: InstanceHeader) -> None:
+    values = dataclasses.asdict(header)
+    plain = json.dumps({name: value for name, value in values.items() if value is not None})
+    assert json.loads(encode_header(header)) == json.loads(plain)
 
 
 @given(IDENTITIES)

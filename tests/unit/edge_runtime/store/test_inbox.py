@@ -193,24 +193,33 @@ def test_a_row_without_its_file_raises_an_alarm_once(
     assert alarm.study_key is not None
 
 
-def record_together(inbox: SqliteInbox, instances: list[StoredInstance]) -> list[Exception]:
-    """Record all at once: the first one finds the others waiting. Returns what was raised."""
-    errors: list[Exception] = []
+def answers_to(
+    inbox: SqliteInbox, instances: list[StoredInstance]
+) -> dict[str, Held | Exception | None]:
+    """Record all at once: the first one finds the others waiting. Returns path to answer."""
+    answers: dict[str, Held | Exception | None] = {}
 
     def record(instance: StoredInstance) -> None:
         try:
-            assert inbox.record(instance) is None
+            answers[instance.path] = inbox.record(instance)
         except sqlite3.IntegrityError as error:
-            errors.append(error)
+            answers[instance.path] = error
 
     threads = [threading.Thread(target=record, args=(each,)) for each in instances]
     with inbox._lock:
-        for thread in threads:
+        for number, thread in enumerate(threads, 1):
             thread.start()
-        wait_until(lambda: len(inbox._queue) == len(instances))
+            wait_until(lambda waiting=number: len(inbox._queue) == waiting)  # type: ignore[misc]  # lambda with a default
     for thread in threads:
         thread.join(30)
-    return errors
+    return answers
+
+
+def record_together(inbox: SqliteInbox, instances: list[StoredInstance]) -> list[Exception]:
+    """Record all at once; none may be held. Returns what was raised."""
+    answers = answers_to(inbox, instances).values()
+    assert not any(isinstance(each, Held) for each in answers)
+    return [each for each in answers if isinstance(each, Exception)]
 
 
 def test_associations_that_record_at_the_same_time_share_a_transaction(
@@ -232,6 +241,58 @@ def test_one_instance_that_cannot_be_recorded_fails_alone(inbox: SqliteInbox, st
     good, bad = stored(), stored(association_id="never opened")
     assert len(record_together(inbox, [good, bad])) == 1
     assert inbox.known_paths() == {good.path}
+
+
+def test_duplicates_within_one_transaction_get_their_own_answers(
+    inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
+) -> None:
+    open_association(inbox)
+    before, twin = stored(sop="9.1"), stored(sop="9.2")
+    inbox.record(before)
+    late_twin, again, fresh = stored(sop="9.2"), stored(sop="9.1"), stored()
+    same_file = stored(sop="9.1", path=before.path)
+    answers = answers_to(inbox, [twin, late_twin, again, same_file, fresh])
+    assert answers == {
+        twin.path: None,
+        late_twin.path: Held(path=twin.path),
+        again.path: Held(path=before.path),
+        same_file.path: None,
+        fresh.path: None,
+    }
+    assert inbox.known_paths() == {before.path, twin.path, fresh.path}
+    assert list_studies(connection, limit=5)[0].instances == 3
+
+
+def test_studies_of_one_transaction_are_counted_and_stamped_apart(
+    inbox: SqliteInbox, connection: sqlite3.Connection, stored: Make
+) -> None:
+    open_association(inbox)
+    uids = ["1.2.3", "1.2.4", "1.2.3", "1.2.4", "1.2.3"]
+    assert record_together(inbox, [stored(uid) for uid in uids]) == []
+    for uid in set(uids):
+        detail = find_study(connection, uid)
+        assert detail is not None
+        assert detail.study.instances == uids.count(uid)
+        assert {each.mark for each in detail.stamps} == {Mark.FIRST_STORED, Mark.LAST_STORED}
+
+
+def test_late_instances_of_one_transaction_open_one_revision(
+    inbox: SqliteInbox, connection: sqlite3.Connection, clock: HandClock, stored: Make
+) -> None:
+    """What is no image stays with the revision that it finds."""
+    open_association(inbox)
+    first = stored()
+    inbox.record(first)
+    complete(connection, clock, 1)
+    again = stored(sop=first.header.sop_instance_uid)
+    late = [stored(sop_class=DOSE_REPORT), again, stored(), stored(sop_class=DOSE_REPORT), stored()]
+    answers = answers_to(inbox, late)
+    assert answers.pop(again.path) == Held(path=first.path)
+    assert set(answers.values()) == {None}
+    (study,) = list_studies(connection, limit=5)
+    assert (study.state, study.revision, study.instances) == (StudyState.RECEIVING, 2, 5)
+    rows = instances_after(connection, 1, limit=9)
+    assert [row.revision for row in rows] == [1, 2, 2, 2]
 
 
 def test_instance_whose_recorder_died_is_no_success(inbox: SqliteInbox, stored: Make) -> None:
