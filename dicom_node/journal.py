@@ -68,6 +68,8 @@ class _Segment:
     """Threads that write a record, or its file."""
     since_s: float = 0.0
     """Of the first record, on the monotonic clock."""
+    is_doubtful: bool = False
+    """No sync makes its files durable any more: they have to be written again."""
 
 
 @dataclass(slots=True)
@@ -104,6 +106,10 @@ class Place:
         header = encode_record_header(self._segment.generation, path, content)
         record[: len(header)] = header
         _put(self._segment.descriptor, record, self._offset)
+
+    def doubt(self) -> None:
+        """Let the file be written again before the record is void."""
+        self._segment.is_doubtful = True
 
     def void(self) -> None:
         """Let a written record be no record.
@@ -176,7 +182,7 @@ class Journal:
     def _turn_over(self, size: int) -> _Segment | None:
         """Seal the segment that is filled, and begin another."""
         ready = next((each for each in self._segments if each.state is _State.READY), None)
-        if ready is None or PAGE_BYTES + size > self._segment_bytes:
+        if ready is None or self._is_stopping or PAGE_BYTES + size > self._segment_bytes:
             return None
         self._seal()
         ready.state = _State.FILLING
@@ -219,10 +225,13 @@ class Journal:
         self._close()
 
     def _close(self) -> None:
-        for segment in self._segments:
+        with self._changed:
+            # A thread that was given up may still write to its segment: the next start replays it.
+            idle = [each for each in self._segments if not each.writers]
+            self._segments = []
+            self._filling = None
+        for segment in idle:
             os.close(segment.descriptor)
-        self._segments = []
-        self._filling = None
         if self._folder_descriptor >= 0:
             os.close(self._folder_descriptor)
             self._folder_descriptor = -1
@@ -231,8 +240,8 @@ class Journal:
         try:
             self._prepare()
         except OSError as error:
+            # The segments that were made before are in use: somebody has to sync their files.
             _log.warning("node.journal_off", error=type(error).__name__, errno=error.errno)
-            return
         while sealed := self._wait_for_sealed():
             if not self._settle(sealed):
                 if self._is_stopping:
@@ -245,7 +254,7 @@ class Journal:
         self._folder_descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         paths = [self._folder / f"{number}{_SUFFIX}" for number in range(SEGMENTS)]
         missing = [path for path in paths if not self._is_prepared(path)]
-        if not self._has_room(len(missing) * self._segment_bytes):
+        if missing and not self._has_room(len(missing) * self._segment_bytes):
             _log.warning("node.journal_off", error="NoRoom", errno=0)
             return
         for path in paths:
@@ -319,9 +328,14 @@ class Journal:
         try:
             sync_file_system(self._folder_descriptor)
         except OSError:
-            # Linux forgets pages that it could not write: only the records know them now.
+            # Linux forgets pages that it could not write, and tells of it once: only the records
+            # know them now, also those of segments that are still filled or written.
             _log.error("node.journal_rewrites_files", segments=len(segments))
-            for segment in segments:
+            with self._changed:
+                for segment in self._segments:
+                    segment.is_doubtful |= segment.state is not _State.READY
+        for segment in segments:
+            if segment.is_doubtful:
                 self._restore_all(segment.descriptor)
 
     def _renew(self, segment: _Segment) -> None:
@@ -334,6 +348,7 @@ class Journal:
         with self._changed:
             segment.generation = generation
             segment.end = PAGE_BYTES
+            segment.is_doubtful = False
             segment.state = _State.READY
 
     # ------------------------------------------------------------------ after a crash

@@ -82,7 +82,7 @@ class Spool:
                 total_bytes=journal_bytes,
                 flags=self._direct_flag,
                 restore=self._restore,
-                has_room=lambda size: self.free_bytes() - self._min_free_bytes >= size,
+                has_room=self._has_room,
             )
         except OSError as error:
             raise device_error(error) from error
@@ -142,6 +142,12 @@ class Spool:
             self.check_room()
         self._allowance -= BUFFER_BYTES
 
+    def _has_room(self, size: int) -> bool:
+        try:
+            return self.free_bytes() - self._min_free_bytes >= size
+        except DeviceError:
+            return False
+
     def free_bytes(self) -> int:
         """Bytes that may still be written to the spool's file system."""
         try:
@@ -200,13 +206,20 @@ class Spool:
         try:
             incoming.write_cached(self._prefix + path)
         except DeviceError:
-            # What is refused now shall not come back at the next start.
-            with contextlib.suppress(OSError):
-                place.void()
-            with contextlib.suppress(OSError):
-                self.remove(path)
+            self._withdraw(place, path)
             raise
         return path
+
+    def _withdraw(self, place: Place, path: str) -> None:
+        """Leave nothing of a file that could not be written, or let the journal make it whole."""
+        try:
+            self.remove(path)
+        except OSError:
+            place.doubt()
+            return
+        # What is refused now shall not come back at the next start.
+        with contextlib.suppress(OSError):
+            place.void()
 
     def _publish(self, incoming: IncomingFile) -> str:
         """Give a synced file its durable name."""

@@ -23,11 +23,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from simulators.inspection import look_at
+from simulators.inspection import generations_of, look_at
 from simulators.killer import Killer
 from simulators.load import KINDS, Gate, Modality, SentStudy, Tally, digest_of, make_template
 from simulators.waiting import wait_until
 
+from dicom_node.journal import SEGMENTS
 from edge_runtime.store.database import connect
 from edge_runtime.store.processes import Role, list_processes
 from tools.demo.site import Site, SiteOptions
@@ -88,6 +89,8 @@ class Soak:
     quiet: list[Sample] = field(default_factory=list)
     studies: dict[str, SentStudy] = field(default_factory=dict)
     """Those that may still be held."""
+    generations: set[bytes] = field(default_factory=set)
+    """Of the journal's segments, as far as they were seen."""
     peak_bytes: int = 0
     faults: list[str] = field(default_factory=list)
     restarts_s: list[float] = field(default_factory=list)
@@ -140,6 +143,9 @@ def test_hours_of_load_and_kills_lose_nothing_and_leak_nothing(
     assert soak.faults == []
     _assert_flat(soak)
     assert soak.tally.counts["acknowledged"] > 100
+    # With the journal, which was used again and again, and past it.
+    assert all(soak.tally.counts[f"acknowledged {kind.modality}"] for kind in KINDS)
+    assert len(soak.generations) > 2 * SEGMENTS
     assert soak.restarts_s
 
 
@@ -246,6 +252,7 @@ def _watch(soak: Soak, done: threading.Event) -> None:
                 if soak.is_steady:
                     soak.steady.append(sample)
                 soak.peak_bytes = max(soak.peak_bytes, sample.resident_bytes)
+            soak.generations.update(generations_of(soak.site.state_dir / "spool"))
             held = connection.execute("SELECT total(file_bytes) FROM instance").fetchone()[0]
             soak.gate.hold(is_full=held > _SPOOL_BYTES)
 
@@ -373,6 +380,10 @@ def _figures(soak: Soak, seed: int, elapsed_s: float) -> Mapping[str, object]:
         "seconds": round(elapsed_s),
         "studies": counts["studies"],
         "instances_acknowledged": counts["acknowledged"],
+        "instances_by_modality": {
+            kind.modality: counts[f"acknowledged {kind.modality}"] for kind in KINDS
+        },
+        "journal_segments_seen": len(soak.generations),
         "gigabytes_acknowledged": round(counts["acknowledged bytes"] / 1e9, 2),
         "instances_per_s": round(counts["acknowledged"] / elapsed_s, 1),
         "megabytes_per_s": round(counts["acknowledged bytes"] / elapsed_s / 1e6, 1),

@@ -21,7 +21,7 @@ from pathlib import Path
 from simulators.waiting import wait_until
 
 _WRITES = ("write", "writev", "pwrite64", "pwritev", "pwritev2", "ftruncate", "fallocate")
-_SYNCS = ("fdatasync", "fsync", "sync_file_range")
+_SYNCS = ("fdatasync", "fsync", "sync_file_range", "syncfs")
 _NAMES = (
     "open",
     "openat",
@@ -70,7 +70,7 @@ class Step:
     count: int
     """The how many-th of this call in this thread."""
     on: str
-    """What it works on: wal, db, incoming, shard, quarantine, socket, log, ..."""
+    """What it works on: wal, database, incoming file, journal, shard file, socket, log, ..."""
 
     @property
     def is_on_disk(self) -> bool:
@@ -140,6 +140,14 @@ def killed_start(step: Step, output: Path) -> tuple[str | Path, ...]:
     return (*watched_start(output), "-e", f"inject={step.call}:signal=SIGKILL:when={step.count}")
 
 
+def start_with_fault(
+    call: str, path: Path, action: str, output: Path, *, count: int = 1
+) -> tuple[str | Path, ...]:
+    """The program under which a start meets a fault at one call on one file, in any thread."""
+    what = f"inject={call}:{action}:when={count}"
+    return ("strace", "-f", "-qq", "-P", path, "-e", f"trace={call}", "-e", what, "-o", output)
+
+
 def steps_of_start(output: Path) -> list[Step]:
     """What the first thread of a process did to the device's state."""
     with output.open("rb") as lines:
@@ -202,6 +210,7 @@ _OBJECTS = (
     (re.compile(r"spool/incoming/"), "incoming file"),
     (re.compile(r"spool/incoming"), "incoming folder"),
     (re.compile(r"spool/quarantine"), "quarantine"),
+    (re.compile(r"spool/journal"), "journal"),
     (re.compile(r"spool/[0-9a-f]{2}/"), "shard file"),
     (re.compile(r"spool/[0-9a-f]{2}\b"), "shard folder"),
     (re.compile(r"node\.log"), "log"),

@@ -1,5 +1,7 @@
 """What must be true of a node's state after any fault, read with nothing but SQLite and the files.
 
+The journal is no part of that: a node that listens has brought it into the files.
+
 Invariants: what was acknowledged is held exactly once with the bytes that were sent; each row has
 its file and each file its row; nothing unfinished is left.
 """
@@ -11,6 +13,8 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from dicom_node.journal_format import GENERATION_BYTES, records_of
 
 _SHARDS = "[0-9a-f][0-9a-f]"
 
@@ -57,6 +61,25 @@ def look_at(database: Path, spool: Path) -> Holdings:
         open_associations=open_associations,
         faults=tuple(fault for fault in faults if fault != "ok"),
     )
+
+
+def journal_of(spool: Path) -> dict[str, bytes]:
+    """By path: the files that the journal would write again; while it is quiet."""
+    return {
+        record.path: bytes(record.content)
+        for segment in sorted((spool / "journal").iterdir())
+        for record in records_of(memoryview(segment.read_bytes()))
+    }
+
+
+def generations_of(spool: Path) -> list[bytes]:
+    """What each segment of the journal was last begun with, in the order of their names."""
+    found = []
+    for segment in sorted((spool / "journal").iterdir()):
+        with segment.open("rb") as stream:
+            stream.seek(8)  # every segment begins with the same eight bytes
+            found.append(stream.read(GENERATION_BYTES))
+    return found
 
 
 def assert_whole(held: Holdings) -> None:

@@ -93,12 +93,15 @@ class Template:
     file: bytes
     data_set_offset: int
 
+    def uid(self, study: int, number: int) -> str:
+        """The SOP Instance UID of one instance."""
+        return f"{_ROOT}.{_STUDY + study}.{_INSTANCE + number}"
+
     def instance(self, study: int, number: int, *, other: bool = False) -> bytes:
         """A file; ``other`` has the same identity and other pixels."""
-        data = self.file.replace(
-            f"{_ROOT}.{_STUDY}.{_INSTANCE}".encode(),
-            f"{_ROOT}.{_STUDY + study}.{_INSTANCE + number}".encode(),
-        ).replace(f"{_ROOT}.{_STUDY}".encode(), f"{_ROOT}.{_STUDY + study}".encode())
+        data = self.file.replace(self.uid(0, 0).encode(), self.uid(study, number).encode()).replace(
+            f"{_ROOT}.{_STUDY}".encode(), f"{_ROOT}.{_STUDY + study}".encode()
+        )
         return data[:-2] + b"\x01\x01" if other else data
 
 
@@ -223,7 +226,7 @@ class _StudyInHand:
 
     def uid(self, number: int) -> str:
         """The SOP Instance UID of one instance."""
-        return f"{_ROOT}.{_STUDY + self.number}.{_INSTANCE + number}"
+        return self.template.uid(self.number, number)
 
     def data_set(self, number: int, *, other: bool = False) -> bytes:
         """The encoded data set of one instance."""
@@ -346,6 +349,7 @@ class Modality:
     def _note(self, study: _StudyInHand, number: int, data_set: bytes) -> None:
         study.note(number, data_set)
         self.tally.add("acknowledged")
+        self.tally.add(f"acknowledged {study.template.kind.modality}")
         self.tally.add("acknowledged bytes", len(data_set))
 
     def _echo(self, connection: Connection) -> None:

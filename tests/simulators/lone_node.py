@@ -10,16 +10,39 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
 from dicom_node.requestor import PeerAddress
 from edge_runtime.supervisor.notify import Notice, NotifySocket
+from simulators.waiting import wait_until
 from tools.demo.site import AE_TITLE, LOOPBACK, free_port
 
 _READY_S = 60.0
 _ENDS_S = 30.0
 _TESTS = Path(__file__).parent.parent
+_JOURNAL_BYTES = 8 << 20
+_JOURNAL_SETTLED = (b'"node.journal_ready"', b'"node.journal_off"')
+
+
+class Way(Enum):
+    """The ways of an instance from the socket to the disk."""
+
+    JOURNAL = "with the journal"
+    """A large one takes the next way all the same."""
+    SYNCED = "straight from the socket"
+    LIBRARY = "through the library"
+
+    @property
+    def fast_path(self) -> bool:
+        """The data set does not pass the library."""
+        return self is not Way.LIBRARY
+
+    @property
+    def journal_bytes(self) -> int:
+        """A journal is in front of the files, or none."""
+        return _JOURNAL_BYTES if self is Way.JOURNAL else 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +53,8 @@ class LoneNode:
     """For the settings and the log; the state's default place."""
     fast_path: bool = True
     min_free_bytes: int = 0
+    journal_bytes: int = _JOURNAL_BYTES
+    """0: none."""
     settings: str = ""
     """More TOML, appended to the settings file."""
     entry_point: str = "edge_runtime.app.node:run"
@@ -38,6 +63,8 @@ class LoneNode:
     pid: int = field(init=False, default=0)
     """Of the node itself, also where another program started it."""
     _process: subprocess.Popen[bytes] | None = field(init=False, default=None)
+    _began: int = field(init=False, default=0)
+    """Where in the log the last start begins."""
 
     def __post_init__(self) -> None:
         self.state_dir = self.folder / "state"
@@ -83,7 +110,9 @@ class LoneNode:
         return self._process is not None and self._process.poll() is None
 
     def start(self, *, under: Sequence[str | Path] = ()) -> bool:
-        """Start it, and wait until it listens or has ended; ``under`` is a program that runs it.
+        """Start it; ``under`` is a program that runs it.
+
+        Wait until it listens and has a journal or knows that it gets none, or has ended.
 
         Returns:
             It listens.
@@ -91,7 +120,19 @@ class LoneNode:
         with NotifySocket() as notices:
             self._process = self._launch(notices.address, under)
             self.pid = self._process.pid
-            return self._wait_until_ready(notices)
+            if self._wait_until_ready(notices) and self.journal_bytes:
+                wait_until(lambda: not self.is_alive or self._has_settled_journal(), _READY_S)
+        if not self.is_alive:
+            self._process = None
+        return self._process is not None
+
+    def said(self) -> bytes:
+        """Its log since the last start."""
+        return self.log.read_bytes()[self._began :]
+
+    def _has_settled_journal(self) -> bool:
+        said = self.said()
+        return any(event in said for event in _JOURNAL_SETTLED)
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
@@ -130,6 +171,7 @@ class LoneNode:
         }
         program = [sys.executable, "-m", "edge_runtime.process", "node", self.entry_point]
         with self.log.open("ab") as log:
+            self._began = log.tell()
             return subprocess.Popen(
                 [*under, *program, config],
                 stdin=subprocess.DEVNULL,
@@ -148,7 +190,6 @@ class LoneNode:
                 if message.notice is Notice.READY:
                     self.pid = message.pid
                     return True
-        self._process = None
         return False
 
     def _settings_text(self) -> str:
@@ -163,6 +204,7 @@ ae_title = "{AE_TITLE}"
 bind = "{LOOPBACK}"
 port = {self.port}
 min_free_bytes = {self.min_free_bytes}
+journal_bytes = {self.journal_bytes}
 fast_path = {str(self.fast_path).lower()}
 
 [logging]

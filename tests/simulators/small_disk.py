@@ -61,6 +61,18 @@ class SmallDisk:
         """Change mount options; while a file is open for writing, ``ro`` has to wait."""
         wait_until(lambda: self._try_remount(options), _REMOUNTS_S)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let every write wait until the block ends.
+
+        An image in here, mounted elsewhere, stands still meanwhile, as in one moment.
+        """
+        _run("fsfreeze", "--freeze", str(self.folder))
+        try:
+            yield
+        finally:
+            _run("fsfreeze", "--unfreeze", str(self.folder))
+
     def _try_remount(self, options: str) -> bool:
         done = subprocess.run(
             ["mount", "-o", f"remount,{options}", self.folder], capture_output=True, check=False
