@@ -64,8 +64,15 @@ class Kind:
 
 
 def find_program(name: str) -> str | None:
-    """Return the path of a program, also where only root looks."""
-    return shutil.which(name, path=os.environ.get("PATH", os.defpath) + _SYSTEM_FOLDERS)
+    """Return the path of a program, also where only root looks.
+
+    Not in our own environment: pynetdicom puts its ``storescp`` and ``storescu`` there, and where
+    it is active they stand before dcmtk's.
+    """
+    ours = Path(sys.executable).parent
+    folders = os.environ.get("PATH", os.defpath) + _SYSTEM_FOLDERS
+    others = [folder for folder in folders.split(os.pathsep) if Path(folder) != ours]
+    return shutil.which(name, path=os.pathsep.join(others))
 
 
 def is_installed(name: ReceiverName) -> bool:
@@ -181,11 +188,12 @@ def _orthanc(name: ReceiverName, folder: Path) -> Iterator[Receiver]:
 
 
 def _storescp(port: int, files: Path) -> Sequence[str]:
-    return ["storescp", "-od", str(files), str(port)]
+    return [find_program("storescp") or "storescp", "-od", str(files), str(port)]
 
 
 def _storescp_forked(port: int, files: Path) -> Sequence[str]:
-    return ["storescp", "-od", str(files), "+B", "--fork", "-pdu", "131072", str(port)]
+    program = find_program("storescp") or "storescp"
+    return [program, "-od", str(files), "+B", "--fork", "-pdu", "131072", str(port)]
 
 
 def _pynetdicom(port: int, files: Path) -> Sequence[str]:

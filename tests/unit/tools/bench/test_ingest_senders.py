@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import socket
 import subprocess
 import sys
@@ -28,7 +28,7 @@ from tools.bench.ingest.orders import (
     decode_order,
     encode,
 )
-from tools.bench.ingest.receivers import running
+from tools.bench.ingest.receivers import find_program, running
 from tools.bench.ingest.senders import Blast, Storescu
 from tools.bench.ingest.stored import takes_direct_writes
 
@@ -113,12 +113,23 @@ def test_the_senders_process_does_what_the_function_does(archive: FolderArchive)
     assert [answer.statuses for answer in answers] == [{"0000": INSTANCES}] * 2
 
 
+def test_dcmtks_program_is_found_although_pynetdicoms_stands_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "storescu"
+    program.touch(0o700)
+    ours = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", os.pathsep.join([str(ours), str(tmp_path)]))
+    assert find_program(ours.joinpath("python").name) != str(ours / "python")
+    assert find_program("storescu") == str(program)
+
+
 @pytest.mark.peer
-@pytest.mark.skipif(shutil.which("storescu") is None, reason="dcmtk is not installed")
+@pytest.mark.skipif(find_program("storescu") is None, reason="dcmtk is not installed")
 def test_storescu_sends_as_many_objects_with_uids_of_its_own(
     archive: FolderArchive, tmp_path: Path
 ) -> None:
-    sender = Storescu(shutil.which("storescu") or "", tmp_path)
+    sender = Storescu(find_program("storescu") or "", tmp_path)
     answer = sender.send(_order(archive.port, associations=2))
     assert (answer.sent, answer.statuses, answer.error) == (INSTANCES, {"0000": INSTANCES}, "")
     assert answer.cpu_s > 0
@@ -126,9 +137,9 @@ def test_storescu_sends_as_many_objects_with_uids_of_its_own(
 
 
 @pytest.mark.peer
-@pytest.mark.skipif(shutil.which("storescu") is None, reason="dcmtk is not installed")
+@pytest.mark.skipif(find_program("storescu") is None, reason="dcmtk is not installed")
 def test_storescus_failure_is_told_in_its_words(archive: FolderArchive, tmp_path: Path) -> None:
-    sender = Storescu(shutil.which("storescu") or "", tmp_path)
+    sender = Storescu(find_program("storescu") or "", tmp_path)
     answer = sender.send(_order(archive.port, ae_title="NOBODY"))
     assert answer.sent == 0
     assert "Rejected" in answer.error
