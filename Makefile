@@ -15,6 +15,8 @@ PYTHON ?=
 export PYTHON
 
 BIN := .venv/bin
+# Unit tests share nothing, so that several processes take a file each.
+PARALLEL := -n auto --maxprocesses=4 --dist loadfile
 # Tests with real peers, and all else that is not a unit test.
 LARGER_TESTS := $(wildcard tests/integration tests/acceptance tests/fuzz tests/golden tests/benchmarks)
 
@@ -50,7 +52,7 @@ lint: setup ## Check style, format, types and import directions
 	exit $$failed
 
 unit: setup ## Run the unit tests on the checkout
-	@$(BIN)/pytest tests/unit $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) tests/unit $(ARGS)
 
 coverage: setup ## Say which branches the unit tests do not reach; twice as slow as `make unit`
 	@COVERAGE_FILE=.make/coverage $(BIN)/pytest tests/unit --cov $(ARGS)
@@ -94,7 +96,7 @@ test: ## Set up everything, system packages too, and run all checks and tests
 	  bin/python -m pytest -c "$$top/pyproject.toml" --rootdir="$$top" "$$@"
 	}
 	from_here() { printf "$$PWD/%s\n" "$$@"; }
-	unit() (tests $$(from_here tests/unit))
+	unit() (tests $(PARALLEL) $$(from_here tests/unit))
 	larger() (tests $$(from_here $(LARGER_TESTS)))
 	step 'system packages' requirements/install-system $(SYSTEM_PACKAGES)
 	[ $$failed -eq 0 ] || finish
