@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def test_a_refused_caller_is_durable_with_all_that_is_known_of_it(
     notes.note(encrypted, RefusalReason.CERTIFICATE)
     notes.write()
     connection.close()
-    (view,) = list_callers(connect(database))
+    with closing(connect(database)) as other:
+        (view,) = list_callers(other)
     assert view.call == encrypted
     assert view.reason is RefusalReason.CERTIFICATE
     assert view.first_seen_wall_us == view.last_seen_wall_us == clock.now().wall_us
