@@ -108,7 +108,7 @@ def _explain(item: Any) -> str:
     location = tuple(item["loc"])
     name = ".".join(text if text.isprintable() else repr(text) for text in map(str, location))
     if item["type"] != "extra_forbidden":
-        return f"{name or 'settings'}: {item['msg']}"
+        return f"{name or 'settings'}: {item['msg'].removeprefix('Value error, ')}"
     nearest = difflib.get_close_matches(str(location[-1]), _keys_beside(location), n=1, cutoff=0.5)
     hint = f"did you mean '{nearest[0]}'?" if nearest else "see `edge-triage config schema`"
     return f"{name}: unknown key; {hint}"

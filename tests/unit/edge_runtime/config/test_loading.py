@@ -46,6 +46,10 @@ def test_a_file_sets_what_it_names_and_leaves_the_rest(file: Path) -> None:
     ("tables", "line"),
     [
         ({"nod": {}}, "nod: unknown key; did you mean 'node'?"),
+        (
+            {"node": {"journal_bytes": 5}},
+            "node.journal_bytes: a journal has at least 4194304 bytes; 0 is none",
+        ),
         ({"node": {"prt": 1}}, "node.prt: unknown key; did you mean 'port'?"),
         (
             {"node": {"callers": [{"ae_title": "A", "adress": "::1"}]}},
