@@ -28,12 +28,15 @@ from dicom_node.spool import Spool
 _NODE = """
 import json, os, signal, sys
 from pathlib import Path
+import structlog
 from simulators.waiting import wait_until
 from dicom_node.incoming import IncomingFile
 from dicom_node.journal import Place
 from dicom_node.scp import NodeSettings, StorageNode
 from dicom_node.spool import Spool
 
+# Other threads log: on standard output a line of theirs could stand inside that of the port.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 folder, point = Path(sys.argv[1]), sys.argv[2]
 count = 0
 
@@ -121,10 +124,8 @@ def _node_process(
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip().isdigit():
-                break
-        yield process, PeerAddress(ae_title="NODE", host="127.0.0.1", port=int(line))
+        port = int(process.stdout.readline())
+        yield process, PeerAddress(ae_title="NODE", host="127.0.0.1", port=port)
 
 
 @pytest.mark.parametrize("way", ["fast", "stock"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import resource
@@ -332,6 +333,7 @@ def test_no_descriptor_is_left_behind_by_any_request(
     descriptors = Path("/proc/self/fd")
     assert store(door, body).status == 200  # what the spool opens once, it keeps
     wait_until(lambda: len(door_threads()) == 1)
+    gc.collect()  # of earlier tests; what it leaves to their threads may still go
     before = len(list(descriptors.iterdir()))
     for _ in range(10):
         assert store(door, body).status == 200
@@ -340,7 +342,7 @@ def test_no_descriptor_is_left_behind_by_any_request(
         with StowSender(door.port) as gone:
             gone.send(head(headers={"Content-Length": str(len(body))}), body[:10_000])
     wait_until(lambda: len(door_threads()) == 1)
-    assert len(list(descriptors.iterdir())) == before
+    assert len(list(descriptors.iterdir())) <= before
 
 
 @contextmanager
