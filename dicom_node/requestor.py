@@ -12,11 +12,12 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from queue import Empty
 from typing import Any, cast
 
 from pydicom.uid import UID
@@ -407,13 +408,29 @@ def _associate(
     if association.is_established:
         return association
     answer = association.acceptor.primitive
-    if association.is_rejected and isinstance(answer, A_ASSOCIATE):
-        raise AssociationRejectedError(answer.reason_str, transient=answer.result == _TRANSIENT)
+    rejection = answer if association.is_rejected else _unread_rejection(association)
+    if isinstance(rejection, A_ASSOCIATE):
+        transient = rejection.result == _TRANSIENT
+        raise AssociationRejectedError(rejection.reason_str, transient=transient)
     if isinstance(answer, A_ASSOCIATE):
         raise ContextRejectedError("the peer accepts none of the proposed classes and syntaxes")
     if context is not None and context.fault is not None:
         raise HandshakeError(context.fault)
     raise PeerUnreachableError("the peer does not answer; check host, port and firewall")
+
+
+def _unread_rejection(association: Association) -> A_ASSOCIATE | None:
+    """Return a rejection that pynetdicom has received and did not look at.
+
+    It gives up when the connection is closed already, and a peer may close it right behind its
+    answer.
+    """
+    with suppress(Empty):
+        while True:
+            primitive: object = association.dul.to_user_queue.get_nowait()
+            if isinstance(primitive, A_ASSOCIATE) and primitive.result:
+                return primitive
+    return None
 
 
 def _tls_args(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,7 +11,10 @@ from pydicom import Dataset, FileDataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.acse import ACSE
 from pynetdicom.presentation import build_context
+from simulators.ports import free_port
+from simulators.waiting import wait_until
 
 from dicom_node.archive import FolderArchive
 from dicom_node.errors import (
@@ -49,14 +51,8 @@ class Inbox(Protocol):
     opened: list[tuple[str, str, str]]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
 def test_peer_that_is_not_there_is_unreachable(make_file: MakeFile) -> None:
-    peer = PeerAddress(ae_title="GONE", host="127.0.0.1", port=_free_port())
+    peer = PeerAddress(ae_title="GONE", host="127.0.0.1", port=free_port())
     with pytest.raises(PeerUnreachableError):
         verify_peer(peer, calling_ae_title="ME", timeouts=_TIMEOUTS)
     with pytest.raises(PeerUnreachableError):
@@ -67,6 +63,25 @@ def test_peer_that_is_not_there_is_unreachable(make_file: MakeFile) -> None:
 
 
 def test_rejection_reaches_the_caller_with_its_reason(start_node: StartNode) -> None:
+    node = start_node(admit_unknown_peers=False)
+    peer = PeerAddress(ae_title="NODE", host="127.0.0.1", port=node.port)
+    with pytest.raises(AssociationRejectedError) as rejected:
+        verify_peer(peer, calling_ae_title="ME", timeouts=_TIMEOUTS)
+    assert rejected.value.reason == "Calling AE title not recognised"
+
+
+def test_a_rejection_is_read_although_the_peer_hung_up_right_behind_it(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_request = ACSE.send_request
+
+    def send_and_be_slow(acse: ACSE) -> None:
+        """As on a busy machine: this thread goes on when all has come and gone."""
+        send_request(acse)
+        wait_until(lambda: not acse.dul.to_user_queue.empty())
+        wait_until(lambda: acse.dul.socket is None or not acse.dul.socket._is_connected)
+
+    monkeypatch.setattr(ACSE, "send_request", send_and_be_slow)
     node = start_node(admit_unknown_peers=False)
     peer = PeerAddress(ae_title="NODE", host="127.0.0.1", port=node.port)
     with pytest.raises(AssociationRejectedError) as rejected:
@@ -143,7 +158,7 @@ def _implicit_only_scp(received: list[FileDataset | Dataset]) -> tuple[AE, int]:
         received.append(event.dataset)
         return 0
 
-    ae, port = AE("OLD"), _free_port()
+    ae, port = AE("OLD"), free_port()
     ae.start_server(
         ("127.0.0.1", port),
         block=False,
