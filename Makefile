@@ -15,10 +15,13 @@ PYTHON ?=
 export PYTHON
 
 BIN := .venv/bin
-# Unit tests share nothing, so that several processes take a file each.
-PARALLEL := -n auto --maxprocesses=4 --dist loadfile
-# Tests with real peers, and all else that is not a unit test.
-LARGER_TESTS := $(wildcard tests/integration tests/acceptance tests/fuzz tests/golden tests/benchmarks)
+# Unit tests share nothing, so that several processes take a file each; two for each core of a small
+# machine, for they wait as long as they compute.
+PARALLEL := -n 4 --dist loadfile
+# Tests with real peers, and all else that is not a unit test; the longest files first, lest one of
+# them begins when the others have ended. Those that are marked `alone` run by themselves after them.
+LARGER_TESTS := $(wildcard tests/acceptance tests/fuzz tests/benchmarks tests/integration tests/golden)
+PARALLEL_LARGER := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Debian puts the broker and the PACS where only root looks.
 export PATH := $(PATH):/usr/sbin
@@ -97,7 +100,8 @@ test: ## Set up everything, system packages too, and run all checks and tests
 	}
 	from_here() { printf "$$PWD/%s\n" "$$@"; }
 	unit() (tests $(PARALLEL) $$(from_here tests/unit))
-	larger() (tests $$(from_here $(LARGER_TESTS)))
+	larger() (tests $(PARALLEL_LARGER) -m 'not soak and not alone' $$(from_here $(LARGER_TESTS)))
+	alone() (tests -m 'alone and not soak' $$(from_here $(LARGER_TESTS)))
 	step 'system packages' requirements/install-system $(SYSTEM_PACKAGES)
 	[ $$failed -eq 0 ] || finish
 	step 'python packages' requirements/install-python dev
@@ -108,7 +112,8 @@ test: ## Set up everything, system packages too, and run all checks and tests
 	step 'import directions' $(BIN)/lint-imports --no-logo
 	step 'wheel' requirements/install-wheel
 	step 'unit tests, on the wheel' unit
-	[ -z '$(LARGER_TESTS)' ] || step 'tests with real peers, on the wheel' larger
+	step 'tests with real peers, on the wheel' larger
+	step 'whole devices, on the wheel' alone
 	finish
 
 # Versions stay where the ranges still allow them, unless: make lock ARGS=--upgrade

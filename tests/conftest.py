@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO, cast
 
 import hypothesis
 import pytest
@@ -19,6 +21,24 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+class _PresentOutput:
+    """What is standard output at the moment of a line.
+
+    The threads of a test go on logging while pytest puts another file there and closes the one
+    before. ``print``, in Python 3.11 at least, keeps no reference to it meanwhile, and would crash.
+    """
+
+    def write(self, text: str) -> None:
+        """Write to it, unless it has just been closed."""
+        with contextlib.suppress(ValueError):
+            sys.stdout.write(text)
+
+    def flush(self) -> None:
+        """Flush it, unless it has just been closed."""
+        with contextlib.suppress(ValueError):
+            sys.stdout.flush()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_logger_keeps_the_settings_of_a_test() -> Iterator[None]:
     """A logger that is cached, as in the product, would be deaf in the tests that come after."""
@@ -29,4 +49,6 @@ def _no_logger_keeps_the_settings_of_a_test() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(structlog, "configure", configure)
+        output = cast("TextIO", _PresentOutput())
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(output))
         yield

@@ -18,7 +18,7 @@ from edge_runtime.store.database import connect
 from edge_runtime.store.worklist import StudyView, list_studies
 from tools.demo.site import Site, SiteOptions
 
-pytestmark = pytest.mark.usefixtures("temporary_folder")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("temporary_folder")]
 
 _DAY_S = 86_400
 _SETTLES_S = 60.0

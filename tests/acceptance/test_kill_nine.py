@@ -33,7 +33,7 @@ from edge_runtime.store.worklist import StudyView, list_studies
 from telemetry.ledger import LEDGER_NAME, LedgerHead, verify
 from tools.demo.site import Site, SiteOptions
 
-pytestmark = [pytest.mark.peer, pytest.mark.usefixtures("temporary_folder")]
+pytestmark = [pytest.mark.peer, pytest.mark.alone, pytest.mark.usefixtures("temporary_folder")]
 
 SEED = 20_250_131
 SETTLES_S = 180.0
@@ -60,10 +60,10 @@ class Fire:
 
 
 @pytest.mark.timeout(600)
-def test_after_a_hundred_kills_nothing_is_lost_and_nothing_happened_twice(
+def test_after_dozens_of_kills_nothing_is_lost_and_nothing_happened_twice(
     tmp_path: Path, bright_package: Path
 ) -> None:
-    _survive_with_a_witness(Fire(rounds=8, longest_gap_s=1.0), tmp_path, bright_package)
+    _survive_with_a_witness(Fire(rounds=4, longest_gap_s=1.0), tmp_path, bright_package)
 
 
 @pytest.mark.soak

@@ -37,9 +37,10 @@ from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.store.database import connect
 from edge_runtime.store.worklist import StudyView, list_studies
 from telemetry.ledger import LEDGER_NAME
-from tools.demo.site import PACS_AE_TITLE, Site, SiteOptions, free_port
+from tools.demo.ports import free_port
+from tools.demo.site import PACS_AE_TITLE, Site, SiteOptions
 
-pytestmark = [pytest.mark.peer, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.peer, pytest.mark.alone, pytest.mark.timeout(300)]
 
 WAITS_S = 90.0
 STORED, REFUSED = SendOutcome.STORED, SendOutcome.REFUSED

@@ -21,6 +21,7 @@ import pytest
 
 from dicom_node.archive import FolderArchive
 from engines.shipped import shipped_packages
+from tools.demo.ports import free_port
 
 pytestmark = pytest.mark.peer
 
@@ -60,11 +61,6 @@ EVERY_CHECK = {
     "certificates",
     "broker",
 }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def edge_triage(*arguments: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from dicom_node.errors import PeerUnreachableError
 from dicom_node.headers import read_headers
 from dicom_node.requestor import Outgoing, PeerAddress
 from dicom_node.scu import outgoing_file, send_files, verify_peer
+from tools.demo.ports import free_port
 
 pytestmark = [
     pytest.mark.peer,
@@ -179,7 +179,7 @@ def storescp(tmp_path: Path) -> Iterator[tuple[PeerAddress, Path]]:
     """The receiver of dcmtk on a free port, and its folder."""
     folder = tmp_path / "received"
     folder.mkdir()
-    port = _free_port()
+    port = free_port()
     command = ["storescp", "-v", "+B", "-aet", "DCMTK", "+xa", "-od", str(folder), str(port)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -191,12 +191,6 @@ def storescp(tmp_path: Path) -> Iterator[tuple[PeerAddress, Path]]:
         finally:
             process.terminate()
             process.communicate(timeout=10)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def _await(peer: PeerAddress) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simulators.waiting import wait_until
-from tools.demo.site import find_broker, free_port
+from tools.demo.ports import free_port
+from tools.demo.site import find_broker
 
 _STARTS_S = 30.0
 

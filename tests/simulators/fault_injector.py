@@ -21,7 +21,8 @@ from pathlib import Path
 from simulators.waiting import wait_until
 
 _WRITES = ("write", "writev", "pwrite64", "pwritev", "pwritev2", "ftruncate", "fallocate")
-_SYNCS = ("fdatasync", "fsync", "sync_file_range", "syncfs")
+SYNCS = ("fdatasync", "fsync", "sync_file_range", "syncfs")
+"""Calls that change nothing but what a power failure leaves."""
 _NAMES = (
     "open",
     "openat",
@@ -37,7 +38,7 @@ _NAMES = (
 )
 _SENDS = ("sendto", "sendmsg")
 # A name that this architecture's kernel lacks is passed over (strace(1): "?").
-_CALLS = ",".join(f"?{name}" for name in (*_WRITES, *_SYNCS, *_NAMES, *_SENDS))
+_CALLS = ",".join(f"?{name}" for name in (*_WRITES, *SYNCS, *_NAMES, *_SENDS))
 # With the paths of descriptors and the process's number, without a byte of what is written.
 _FORMAT = ("-yy", "-s", "0", "-e", f"trace={_CALLS}")
 _CALL = re.compile(r"(?P<thread>\d+) +(?P<name>\w+)\((?P<arguments>.*)")
@@ -125,9 +126,10 @@ def failing(pid: int, calls: str, error: str, folder: Path) -> Iterator[None]:
         yield
 
 
-def was_injected(output: Path) -> bool:
-    """Whether the fault has happened, by strace's record."""
-    return "(INJECTED)" in output.read_text("utf-8", "replace")
+def was_injected(output: Path, on: str | None = None) -> bool:
+    """Whether the fault has happened, by strace's record; ``on`` what, as in ``Step``, if asked."""
+    lines = output.read_text("utf-8", "replace").splitlines()
+    return any("(INJECTED)" in line and on in (None, _object(line)) for line in lines)
 
 
 def watched_start(output: Path) -> tuple[str | Path, ...]:

@@ -54,12 +54,13 @@ class Killer:
         """Kill one process once it lives; the supervisor starts it again."""
         must_work = self.rng.random() < self.at_work_part
         victims: list[psutil.Process] = []
+        device = self._device()
 
         def find() -> bool:
             workers = {item.pid for item in list_processes(connection)}
             victims[:] = [
                 process
-                for process in self._device().children()
+                for process in device.children()
                 if _role_of(process) is role and (process.pid in workers or not must_work)
             ]
             return bool(victims)

@@ -17,7 +17,8 @@ from types import TracebackType
 from dicom_node.requestor import PeerAddress
 from edge_runtime.supervisor.notify import Notice, NotifySocket
 from simulators.waiting import wait_until
-from tools.demo.site import AE_TITLE, LOOPBACK, free_port
+from tools.demo.ports import LOOPBACK, free_port
+from tools.demo.site import AE_TITLE
 
 _READY_S = 60.0
 _ENDS_S = 30.0

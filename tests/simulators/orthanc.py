@@ -13,7 +13,7 @@ from typing import IO
 
 import httpx
 
-from tools.demo.site import free_port
+from tools.demo.ports import free_port
 
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 30.0

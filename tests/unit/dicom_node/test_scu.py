@@ -13,7 +13,6 @@ from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.acse import ACSE
 from pynetdicom.presentation import build_context
-from simulators.ports import free_port
 from simulators.waiting import wait_until
 
 from dicom_node.archive import FolderArchive
@@ -35,6 +34,7 @@ from dicom_node.scu import (
     send_files,
     verify_peer,
 )
+from tools.demo.ports import free_port
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 _TIMEOUTS = RequestorTimeouts(connect_s=5, association_s=5, answer_s=10)

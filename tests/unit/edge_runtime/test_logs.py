@@ -44,6 +44,7 @@ def configured(
     root = logging.getLogger()
     before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook)
     hook = sys.unraisablehook
+    defaults = structlog.get_config()
     libraries = {
         name: (logging.getLogger(name).handlers[:], logging.getLogger(name).propagate)
         for name in ("pydicom", "pynetdicom", "highdicom", "uvicorn", "uvicorn.error", "paho")
@@ -57,7 +58,7 @@ def configured(
         return written
 
     yield configure
-    structlog.reset_defaults()
+    structlog.configure(**defaults)
     logging.captureWarnings(capture=False)
     root.handlers[:], level, sys.excepthook, threading.excepthook = before
     root.setLevel(level)

@@ -33,14 +33,10 @@ from edge_runtime.store.callers import CallerView, list_callers
 from edge_runtime.store.database import connect
 from edge_runtime.store.processes import Role
 from edge_runtime.supervisor.notify import Notifier
+from tools.demo.ports import free_port
 
 _TIMEOUTS = RequestorTimeouts(connect_s=5, association_s=5, answer_s=10)
 RunNode = Callable[..., contextlib.AbstractContextManager[Settings]]
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -52,7 +48,7 @@ def run_node(tmp_path: Path) -> RunNode:
         settings = parse_settings(
             {
                 "device": {"state_dir": str(tmp_path), "stop_grace_s": 1},
-                "node": {"bind": HOST, "port": _free_port(), "min_free_bytes": 0, **keys},
+                "node": {"bind": HOST, "port": free_port(), "min_free_bytes": 0, **keys},
             },
             {},
         )
@@ -129,7 +125,7 @@ def test_the_settings_open_a_port_for_tls_and_call_a_peer_by_it(
     authority = Authority(tmp_path)
     identity = authority.issue("node")
     tls = {
-        "port": _free_port(),
+        "port": free_port(),
         "certificate_file": str(identity.certificate_file),
         "key_file": str(identity.key_file),
         "ca_file": str(authority.ca_file),
@@ -181,7 +177,7 @@ def test_a_node_whose_certificate_is_missing_says_so_at_the_start(tmp_path: Path
             "device": {"state_dir": str(tmp_path)},
             "node": {
                 "bind": HOST,
-                "port": _free_port(),
+                "port": free_port(),
                 "tls": {"certificate_file": gone, "key_file": gone, "ca_file": gone},
             },
         },

@@ -30,7 +30,7 @@ from edge_runtime.config.loading import parse_settings
 from edge_runtime.config.node_settings import NodeSettings
 from edge_runtime.config.settings import Settings
 from edge_runtime.errors import SettingsError
-from tools.demo.site import free_port
+from tools.demo.ports import free_port
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -202,7 +202,10 @@ def test_a_stop_ends_the_door_with_the_node(tmp_path: Path) -> None:
     port = free_port()
     with LoneNode(folder=tmp_path, settings=settings_text(port)) as node:
         with StowSender(port) as sender:
-            sender.send(head(headers={"Content-Length": "1000"}), b"--")
+            sender.send(head(headers={"Content-Length": "1000", "Expect": "100-continue"}))
+            # Before its head is read, a request is no more than a connection, and cut.
+            assert sender.socket.recv(_MIB) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            sender.send(b"--")
             assert node.stop() == 0
             assert sender.answer().status in {400, 503}
         events = [json.loads(line)["event"] for line in node.log.read_text().splitlines()]

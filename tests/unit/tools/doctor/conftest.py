@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from edge_runtime.config.loading import parse_settings
+from tools.demo.ports import free_port
 from tools.doctor.findings import Context, Finding, Status
 
 MakeContext = Callable[..., Context]
@@ -28,11 +28,6 @@ answers = examine(Path(sys.argv[1]))
 print(json.dumps([[a.name, a.finding.status, a.finding.found, a.finding.remedy] for a in answers]))
 """
 _DEADLINE_S = 120
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
