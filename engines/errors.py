@@ -2,12 +2,15 @@
 
 ``PackageError``: whoever made the package, or whoever changed it since; install another one.
 ``EngineError``: this device; the same package may run elsewhere.
+``UnfitImagesError``: the images; the steps of the package cannot make the model's input of them.
 ``EngineMisuseError``: a bug of ours.
 
 No text holds anything of a study: names of files and tensors, shapes, counts and digests only.
 """
 
 from __future__ import annotations
+
+from enum import Enum
 
 
 class ModelEngineError(Exception):
@@ -24,6 +27,10 @@ class PackageIntegrityError(PackageError):
 
 class PackageSchemaError(PackageError):
     """A file of the package is outside its schema, or two of them contradict each other."""
+
+
+class FigureError(PackageError):
+    """A picture of the model card is not a plain PNG or SVG."""
 
 
 class ModelFileError(PackageError):
@@ -56,6 +63,31 @@ class EngineOutputError(EngineError):
 
 class ParityError(EngineError):
     """The engine does not reproduce the golden outputs on this device."""
+
+
+class ImageFault(str, Enum):
+    """What is wrong with images that no step can make an input of."""
+
+    NO_IMAGES = "no_images"
+    PIXEL_FORMAT = "pixel_format"
+    """Pixels and header contradict each other, or the rescale is no number."""
+    GEOMETRY_MISSING = "geometry_missing"
+    """A step needs spacing or position, and the image has none."""
+    DUPLICATE_POSITIONS = "duplicate_positions"
+    INCONSISTENT = "inconsistent"
+    """Images that shall lie in one stack differ in size or spacing."""
+    TOO_LARGE = "too_large"
+    """More images, slabs or voxels than the package allows."""
+    NO_FOREGROUND = "no_foreground"
+    """Nothing lies above the value that tells the body from air."""
+
+
+class UnfitImagesError(ModelEngineError):
+    """The steps of a package cannot make the model's input of these images."""
+
+    def __init__(self, fault: ImageFault, text: str) -> None:
+        super().__init__(text)
+        self.fault = fault
 
 
 class EngineMisuseError(ModelEngineError):

@@ -8,6 +8,7 @@ in the shapes of ``package.toml``.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import lzma
 import math
@@ -15,13 +16,14 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.checksums import VerifiedFile
-from engines.contract import ElementType, TensorSpec, all_finite
+from engines.contract import FREE, ElementType, TensorSpec, all_finite
 from engines.errors import GoldenFileError
 from engines.loading import LoadedPackage
 from engines.package import TensorRule
@@ -59,27 +61,27 @@ def load_golden(package: LoadedPackage) -> GoldenSet:
         GoldenFileError: A file is unreadable, too large, or does not fit ``package.toml``.
     """
     return GoldenSet(
-        inputs=_read(package.golden_inputs, spec_of(package.manifest.input)),
-        outputs=_read(package.golden_outputs, spec_of(package.manifest.output.tensor)),
+        inputs=_read(package.golden_inputs, (package.manifest.input,)),
+        outputs=_read(package.golden_outputs, package.manifest.outputs),
     )
 
 
-def read_array(content: bytes, name: str) -> NDArray[np.float32]:
-    """Reads an ``.npz`` of one float32 array.
+def read_arrays(content: bytes, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Reads an ``.npz`` of float32 arrays.
 
     Args:
         content: The file.
-        name: Of the array.
+        names: Of all its arrays, in any order.
 
     Returns:
-        The array, read-only.
+        The arrays, read-only.
 
     Raises:
         GoldenFileError: It is anything else; no input raises anything else.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return _parse_npy(_only_member(archive, name))
+            return {name: _parse_npy(content) for name, content in _members(archive, names).items()}
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -94,27 +96,32 @@ def read_array(content: bytes, name: str) -> NDArray[np.float32]:
         raise GoldenFileError("is not a readable .npz file") from error
 
 
-def _read(file: VerifiedFile, spec: TensorSpec) -> dict[str, NDArray[np.float32]]:
+def _read(file: VerifiedFile, rules: Sequence[TensorRule]) -> dict[str, NDArray[np.float32]]:
     try:
-        array = read_array(file.read(MAX_GOLDEN_BYTES), spec.name)
+        arrays = read_arrays(file.read(MAX_GOLDEN_BYTES), [rule.name for rule in rules])
     except GoldenFileError as error:
         raise GoldenFileError(f"golden/{file.path.name}: {error}") from error
-    mismatch = spec.mismatch(array)
-    if mismatch is not None:
-        raise GoldenFileError(f"golden/{file.path.name}: {mismatch}")
-    if not all_finite(array):
-        raise GoldenFileError(f"golden/{file.path.name} holds NaN or infinity")
-    return {spec.name: array}
+    for rule in rules:
+        # As many cases as its maker liked, also of a model that takes one at a time.
+        cases = dataclasses.replace(spec_of(rule), shape=(FREE, *rule.shape[1:]))
+        mismatch = cases.mismatch(arrays[rule.name])
+        if mismatch is not None:
+            raise GoldenFileError(f"golden/{file.path.name}: {mismatch}")
+        if not all_finite(arrays[rule.name]):
+            raise GoldenFileError(f"golden/{file.path.name} holds NaN or infinity")
+    return arrays
 
 
-def _only_member(archive: zipfile.ZipFile, name: str) -> bytes:
+def _members(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, bytes]:
+    # A slash would make a folder of the name, which numpy.savez writes all the same.
+    wanted = {f"{name}.npy": name for name in names}
     members = archive.infolist()
-    if [member.filename for member in members] != [f"{name}.npy"]:
-        raise GoldenFileError(f"must hold one array, named {name!r}")
-    if members[0].file_size > MAX_GOLDEN_BYTES:
+    if sorted(member.filename for member in members) != sorted(wanted):
+        raise GoldenFileError(f"must hold exactly the arrays {', '.join(sorted(names))}")
+    if sum(member.file_size for member in members) > MAX_GOLDEN_BYTES:
         raise GoldenFileError(f"unpacks to more than {MAX_GOLDEN_BYTES} bytes")
     # zipfile stops at the declared size, and then fails if the content had gone on (CRC).
-    return archive.read(members[0])
+    return {wanted[member.filename]: archive.read(member) for member in members}
 
 
 def _parse_npy(content: bytes) -> NDArray[np.float32]:

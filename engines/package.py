@@ -7,48 +7,26 @@ keys are refused: a misspelt rule must never be a missing rule.
 
 from __future__ import annotations
 
-import re
 from enum import Enum
-from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from engines.fields import (
+    ClosedModel,
+    CodeString,
+    DicomText,
+    MillimetreRange,
+    Name,
+    Pattern,
+    Uid,
+    Version,
+    YearRange,
+)
+from engines.steps import FREE, PreparedShape, PreprocessStep, prepared_shape
 
-def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
-    if interval[0] > interval[1]:
-        raise ValueError("the first number must not be above the second")
-    return interval
-
-
-def _regular_expression(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"not a regular expression ({error.msg})") from error
-    return pattern
-
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
-Version = Annotated[str, Field(pattern=r"^\d{1,4}\.\d{1,4}\.\d{1,6}$")]
-Hu = Annotated[float, Field(ge=-32768, le=32767)]
-Millimetres = Annotated[float, Field(gt=0, le=1000)]
-MillimetreRange = Annotated[tuple[Millimetres, Millimetres], AfterValidator(_ordered)]
-Years = Annotated[float, Field(ge=0, le=130)]
-CodeString = Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{1,16}$")]
-"""A value of type CS (PS3.5 6.2)."""
-Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)+$", max_length=64)]
-DicomText = Annotated[str, Field(pattern=r"^[^\\\x00-\x1f\x7f]+$", max_length=64)]
-"""Fits an LO attribute (PS3.5 6.2): one line, no backslash, at most 64 characters."""
-Pattern = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_regular_expression)]
-
-
-class ClosedModel(BaseModel):
-    """Frozen, nothing outside the schema, and every number finite."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+FORMAT = 1
+"""Of ``package.toml``; a device refuses one that it does not know."""
 
 
 class Code(ClosedModel):
@@ -57,6 +35,17 @@ class Code(ClosedModel):
     value: Annotated[DicomText, Field(max_length=16)]
     scheme: Annotated[DicomText, Field(max_length=16)]
     meaning: DicomText
+
+
+class Requirements(ClosedModel):
+    """What a device must have before it takes the package."""
+
+    runtime: Version = "0.1.0"
+    """Lowest version of edge-triage."""
+    accelerator: Literal["none", "gpu"] = "none"
+    """``gpu``: without one the model is too slow to be of use."""
+    memory_mib: Annotated[int, Field(ge=64, le=65_536)] = 1024
+    """Of the machine, for the model alone."""
 
 
 class SelectionRules(ClosedModel):
@@ -74,7 +63,12 @@ class SelectionRules(ClosedModel):
     """Values that (0008,0008) must not hold, any of them."""
     body_parts: Annotated[tuple[CodeString, ...], Field(max_length=64)] = ()
     """Accepted (0018,0015) values, upper case; a series without the attribute passes."""
+    view_positions: Annotated[tuple[CodeString, ...], Field(max_length=16)] = ()
+    """Accepted (0018,5101) values; an image without the attribute passes. Empty: any."""
     min_images: Annotated[int, Field(ge=1, le=10_000)] = 1
+    series: Literal["one", "all"] = "one"
+    """How many of the series that pass are looked at. ``all`` is for images that stand for
+    themselves: devices put each radiograph into a series of its own."""
     prefer: Annotated[
         tuple[Literal["thinnest", "soft_kernel", "most_images"], ...], Field(min_length=1)
     ] = ("soft_kernel", "most_images")
@@ -97,74 +91,24 @@ class GateRules(ClosedModel):
     lossy: Literal["forbidden", "allowed"] = "forbidden"
     orientation: Literal["axial", "any"] = "axial"
     max_obliquity_deg: Annotated[float, Field(ge=0, le=90)] = 30.0
-    age_years: Annotated[tuple[Years, Years], AfterValidator(_ordered)] | None = None
+    manufacturers: Annotated[tuple[Pattern, ...], Field(max_length=32)] = ()
+    """Regular expressions, matched without case against (0008,0070); empty: any."""
+    kernels: Annotated[tuple[Pattern, ...], Field(max_length=32)] = ()
+    """The same for the convolution kernel (0018,1210)."""
+    view_positions: Annotated[tuple[CodeString, ...], Field(max_length=16)] = ()
+    """Accepted (0018,5101) values; an image without the attribute is refused. Empty: any."""
+    for_processing: Literal["forbidden", "allowed"] = "forbidden"
+    """Images whose PresentationIntentType (0008,0068) says FOR PROCESSING."""
+    age_years: YearRange | None = None
     """Lowest and highest age at the study; absent: any age, also an unknown one."""
     sexes: Annotated[tuple[Literal["F", "M", "O"], ...], Field(max_length=3)] = ()
     """Accepted (0010,0040) values; empty: any, also an unknown one."""
 
 
-class ResampleInPlane(ClosedModel):
-    """Area-average each slice onto a square-pixel grid centred on the image centre."""
-
-    step: Literal["resample_in_plane"]
-    rows: Annotated[int, Field(ge=8, le=1024)]
-    columns: Annotated[int, Field(ge=8, le=1024)]
-    pixel_mm: Millimetres
-    outside_hu: Hu = -1000.0
-
-
-class AverageSlabs(ClosedModel):
-    """Average slices along the normal into slabs of equal thickness, weighted by overlap."""
-
-    step: Literal["average_slabs"]
-    thickness_mm: Millimetres
-    max_slabs: Annotated[int, Field(ge=1, le=512)] = 128
-
-
-class Window(ClosedModel):
-    """HU below ``low`` become 0, above ``high`` 1, linear between."""
-
-    low: Hu
-    high: Hu
-
-    @model_validator(mode="after")
-    def _low_below_high(self) -> Window:
-        if self.low >= self.high:
-            raise ValueError("window: 'low' must be below 'high'")
-        return self
-
-
-class WindowChannels(ClosedModel):
-    """One channel for each window."""
-
-    step: Literal["window_channels"]
-    windows: Annotated[tuple[Window, ...], Field(min_length=1, max_length=8)]
-
-
-class NeighbourSlabs(ClosedModel):
-    """Each slab's channels, preceded and followed by those of ``radius`` neighbours.
-
-    Channel order: all windows of slab k-radius, ..., of slab k, ..., of slab k+radius; at the ends
-    the outermost slab repeats.
-    """
-
-    step: Literal["neighbour_slabs"]
-    radius: Annotated[int, Field(ge=0, le=4)]
-
-
-PreprocessStep = Annotated[
-    ResampleInPlane | AverageSlabs | WindowChannels | NeighbourSlabs,
-    Field(discriminator="step"),
-]
-
-
-_STEP_ORDER = ("resample_in_plane", "average_slabs", "window_channels", "neighbour_slabs")
-
-
 class TensorRule(ClosedModel):
     """Name and shape of one tensor; ``-1`` is a free dimension."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,64}$")]
     dtype: Literal["float32"]
     shape: Annotated[
         tuple[Annotated[int, Field(ge=-1, le=4096)], ...], Field(min_length=1, max_length=6)
@@ -174,6 +118,36 @@ class TensorRule(ClosedModel):
     def _no_empty_dimension(self) -> TensorRule:
         if 0 in self.shape:
             raise ValueError("tensor: a dimension of 0 holds nothing; -1 is a free dimension")
+        return self
+
+
+class Layout(str, Enum):
+    """The axes of the model's input.
+
+    N: items of the stack, each looked at for itself; C: channels; D: the stack as one volume; H, W:
+    rows, columns.
+    """
+
+    NCHW = "NCHW"
+    NHWC = "NHWC"
+    NCDHW = "NCDHW"
+    NDHWC = "NDHWC"
+
+    @property
+    def is_volume(self) -> bool:
+        """The whole stack is one item."""
+        return "D" in self.value
+
+
+class InputRule(TensorRule):
+    """The model's one input."""
+
+    layout: Layout = Layout.NCHW
+
+    @model_validator(mode="after")
+    def _as_many_axes(self) -> InputRule:
+        if len(self.shape) != len(self.layout.value):
+            raise ValueError(f"input: layout {self.layout.value} has {len(self.layout.value)} axes")
         return self
 
 
@@ -199,19 +173,9 @@ class OperatingPoint(ClosedModel):
 
 
 class Aggregation(ClosedModel):
-    """How the logits of slabs become the study's: the mean of the ``top`` largest."""
+    """How the logits of items become the study's: the mean of the ``top`` largest."""
 
     top: Annotated[int, Field(ge=1, le=64)] = 1
-
-
-class FindingOutput(ClosedModel):
-    """One model output and the coded finding that it stands for."""
-
-    tensor: TensorRule
-    finding: Code
-    aggregation: Aggregation = Aggregation()
-    calibration: Calibration
-    operating_point: OperatingPoint
 
 
 class Urgency(str, Enum):
@@ -220,6 +184,25 @@ class Urgency(str, Enum):
     CRITICAL = "critical"
     URGENT = "urgent"
     ROUTINE = "routine"
+
+
+class FindingRule(ClosedModel):
+    """One coded finding, and which numbers of which output stand for it."""
+
+    key: Name
+    """By which the evaluation, a site's settings and telemetry name it; unique in the package."""
+    code: Code
+    urgency: Urgency
+    tensor: Annotated[str, Field(min_length=1, max_length=64)]
+    """Name of an output."""
+    element: Annotated[int, Field(ge=0, le=4095)] | None = None
+    """Which one along the output's last axis; absent: the output has one number for each item."""
+    scale: Literal["logit", "probability", "softmax"] = "logit"
+    """What the numbers are. ``softmax``: logits of classes of which one is true; the finding's
+    logit is then the element's, less the logarithm of the summed exponentials of the others."""
+    aggregation: Aggregation = Aggregation()
+    calibration: Calibration
+    operating_point: OperatingPoint
 
 
 class Parity(ClosedModel):
@@ -232,57 +215,107 @@ class Parity(ClosedModel):
 class ModelPackage(ClosedModel):
     """``package.toml``."""
 
+    format: Literal[1]
     name: Name
     version: Version
     title: Annotated[DicomText, Field(max_length=38)]
-    """A short name of the finding, such as 'ICH': worklists and SeriesDescription (LO, at most 64
-    characters) put 'AI TRIAGE - ' before and ' NOT SUSPECTED' behind it."""
+    """What the model looks for in a few letters, such as 'ICH': worklists and SeriesDescription
+    (LO, at most 64 characters) put 'AI TRIAGE - ' before and ' NOT SUSPECTED' behind it."""
     intended_use: Annotated[str, Field(min_length=1, max_length=1000)]
     disclaimer: Annotated[str, Field(min_length=1, max_length=300)]
     demonstration: bool
     """True when the model must not be used on patients; every screen and object says so."""
-    urgency: Urgency
     procedure: Code
     """Procedure reported (TID 1500 row 4)."""
+    requires: Requirements = Requirements()
     selection: SelectionRules
     gate: GateRules
-    preprocess: Annotated[tuple[PreprocessStep, ...], Field(min_length=1, max_length=16)]
-    input: TensorRule
-    output: FindingOutput
+    preprocess: Annotated[tuple[PreprocessStep, ...], Field(min_length=2, max_length=24)]
+    input: InputRule
+    outputs: Annotated[tuple[TensorRule, ...], Field(min_length=1, max_length=16)]
+    """Every output of the model, in the order of the ONNX file."""
+    findings: Annotated[tuple[FindingRule, ...], Field(min_length=1, max_length=32)]
+    """The most important first."""
     parity: Parity = Parity()
 
-    @model_validator(mode="after")
-    def _preprocessing_is_in_order(self) -> ModelPackage:
-        places = [_STEP_ORDER.index(step.step) for step in self.preprocess]
-        if any(later <= earlier for earlier, later in pairwise(places)):
-            raise ValueError(
-                f"preprocessing steps stand at most once each, in the order {_STEP_ORDER}"
-            )
-        return self
+    @property
+    def urgency(self) -> Urgency:
+        """Of the most urgent finding: how soon a study must be looked at by the model."""
+        return min((finding.urgency for finding in self.findings), key=list(Urgency).index)
+
+    def finding(self, key: str) -> FindingRule:
+        """Returns the finding of that key.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for finding in self.findings:
+            if finding.key == key:
+                return finding
+        raise KeyError(key)
 
     @model_validator(mode="after")
     def _preprocessing_fits_the_input(self) -> ModelPackage:
-        promised = _prepared_shape(self.preprocess)
-        wanted = self.input.shape
-        fits = len(promised) == len(wanted) and all(
-            -1 in pair or pair[0] == pair[1] for pair in zip(promised, wanted, strict=True)
+        promised = _input_shape(prepared_shape(self.preprocess), self.input.layout)
+        fits = all(
+            FREE in pair or pair[0] == pair[1]
+            for pair in zip(promised, self.input.shape, strict=True)
         )
         if not fits:
             raise ValueError(
-                f"preprocessing ends in tensors of shape {promised}, but 'input' takes {wanted}"
+                f"preprocessing ends in tensors of shape {promised}, but 'input' takes "
+                f"{self.input.shape}"
             )
         return self
 
+    @model_validator(mode="after")
+    def _findings_rest_on_outputs(self) -> ModelPackage:
+        names = [output.name for output in self.outputs]
+        if len(set(names)) < len(names) or self.input.name in names:
+            raise ValueError("two tensors have the same name")
+        keys = [finding.key for finding in self.findings]
+        if len(set(keys)) < len(keys):
+            raise ValueError("two findings have the same key")
+        for finding in self.findings:
+            if finding.tensor not in names:
+                raise ValueError(f"finding {finding.key!r}: no output is named {finding.tensor!r}")
+            _check_element(finding, self.outputs[names.index(finding.tensor)])
+        if any(output.shape[0] != self.input.shape[0] for output in self.outputs):
+            raise ValueError(
+                "outputs: the first axis is that of the items, and as long as the input's"
+            )
+        return self
 
-def _prepared_shape(steps: tuple[PreprocessStep, ...]) -> tuple[int, int, int, int]:
-    """Shape (slabs, channels, rows, columns) that the steps end in; -1 where they leave it open."""
-    rows = columns = -1
-    channels = 1
-    for step in steps:
-        if isinstance(step, ResampleInPlane):
-            rows, columns = step.rows, step.columns
-        elif isinstance(step, WindowChannels):
-            channels *= len(step.windows)
-        elif isinstance(step, NeighbourSlabs):
-            channels *= 2 * step.radius + 1
-    return -1, channels, rows, columns
+    @model_validator(mode="after")
+    def _all_series_only_of_single_images(self) -> ModelPackage:
+        collects_images = any(step.step == "each_image" for step in self.preprocess)
+        if self.selection.series == "all" and not collects_images:
+            raise ValueError("selection: series = 'all' needs the step each_image")
+        return self
+
+
+def _input_shape(prepared: PreparedShape, layout: Layout) -> tuple[int, ...]:
+    sizes = {
+        "N": 1 if layout.is_volume else prepared.slices,
+        "C": prepared.channels,
+        "D": prepared.slices,
+        "H": prepared.rows,
+        "W": prepared.columns,
+    }
+    return tuple(sizes[axis] for axis in layout.value)
+
+
+def _check_element(finding: FindingRule, output: TensorRule) -> None:
+    if finding.element is None:
+        if finding.scale == "softmax":
+            raise ValueError(f"finding {finding.key!r}: softmax needs 'element'")
+        if any(size not in (FREE, 1) for size in output.shape[1:]):
+            raise ValueError(
+                f"finding {finding.key!r}: output {output.name!r} has several numbers for each "
+                "item; say which one by 'element'"
+            )
+    elif output.shape[-1] <= finding.element:
+        raise ValueError(
+            f"finding {finding.key!r}: output {output.name!r} has no element {finding.element} "
+            "along its last axis, whose size must be fixed"
+        )

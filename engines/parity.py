@@ -6,17 +6,19 @@ and no decision at the operating point differs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.calibration import suspected_elements
-from engines.contract import Engine, TensorSpec
+from engines.batching import run_batches
+from engines.calibration import suspected_items
+from engines.contract import Engine, TensorSpec, all_finite
 from engines.errors import EngineOutputError, ModelFileError, ParityError
 from engines.golden import load_golden, spec_of
 from engines.loading import LoadedPackage
-from engines.package import FindingOutput, Parity
+from engines.package import ModelPackage, TensorRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,31 +40,34 @@ class ParityReport:
 
 
 def compare(
-    reference: NDArray[np.float32],
-    candidate: NDArray[np.float32],
-    *,
-    output: FindingOutput,
-    tolerance: Parity,
+    reference: Mapping[str, NDArray[np.float32]],
+    candidate: Mapping[str, NDArray[np.float32]],
+    package: ModelPackage,
 ) -> ParityReport:
-    """Compares two engines' logits for the same inputs.
+    """Compares two engines' outputs, by tensor name, for the same inputs.
 
     Raises:
         EngineOutputError: The shapes differ, or a value is NaN or infinite.
     """
-    if reference.shape != candidate.shape:
-        raise EngineOutputError(
-            f"outputs have shape {candidate.shape}, the reference has {reference.shape}"
-        )
-    # First: it refuses NaN and infinity, which no tolerance below would find.
-    flipped = suspected_elements(reference, output) != suspected_elements(candidate, output)
-    wanted, got = reference.astype(np.float64), candidate.astype(np.float64)
-    deviation = np.abs(got - wanted)
-    allowed = tolerance.absolute + tolerance.relative * np.abs(wanted)
+    flips = elements = outside = 0
+    largest = 0.0
+    for name, wanted in reference.items():
+        if wanted.shape != candidate[name].shape:
+            raise EngineOutputError(
+                f"output {name!r} has shape {candidate[name].shape}, the reference {wanted.shape}"
+            )
+        if not (all_finite(wanted) and all_finite(candidate[name])):
+            raise EngineOutputError(f"output {name!r} holds NaN or infinity")
+        deviation = np.abs(candidate[name].astype(np.float64) - wanted)
+        allowed = package.parity.absolute + package.parity.relative * np.abs(wanted)
+        elements += wanted.size
+        largest = max(largest, float(deviation.max(initial=0.0)))
+        outside += int(np.count_nonzero(deviation > allowed))
+    for rule in package.findings:
+        differs = suspected_items(reference, rule) != suspected_items(candidate, rule)
+        flips += int(np.count_nonzero(differs))
     return ParityReport(
-        elements=reference.size,
-        max_absolute=float(deviation.max(initial=0.0)),
-        outside_tolerance=int(np.count_nonzero(deviation > allowed)),
-        flips=int(np.count_nonzero(flipped)),
+        elements=elements, max_absolute=largest, outside_tolerance=outside, flips=flips
     )
 
 
@@ -79,16 +84,11 @@ def check_parity(engine: Engine, package: LoadedPackage) -> ParityReport:
         EngineError: The engine failed.
     """
     manifest = package.manifest
-    _check_tensors("input", engine.inputs, spec_of(manifest.input))
-    _check_tensors("output", engine.outputs, spec_of(manifest.output.tensor))
+    _check_tensors("inputs", engine.inputs, (manifest.input,))
+    _check_tensors("outputs", engine.outputs, manifest.outputs)
     golden = load_golden(package)
-    name = manifest.output.tensor.name
-    report = compare(
-        golden.outputs[name],
-        engine.run(golden.inputs)[name],
-        output=manifest.output,
-        tolerance=manifest.parity,
-    )
+    outputs = run_batches(engine, manifest.input, golden.inputs[manifest.input.name])
+    report = compare(golden.outputs, outputs, manifest)
     if not report.holds:
         raise ParityError(
             f"{engine.metadata.backend.value} {engine.metadata.version} does not reproduce the "
@@ -99,10 +99,15 @@ def check_parity(engine: Engine, package: LoadedPackage) -> ParityReport:
     return report
 
 
-def _check_tensors(side: str, found: tuple[TensorSpec, ...], wanted: TensorSpec) -> None:
-    if found != (wanted,):
-        shown = ", ".join(f"{spec.name} {spec.element_type.value} {spec.shape}" for spec in found)
+def _check_tensors(
+    side: str, found: tuple[TensorSpec, ...], wanted: tuple[TensorRule, ...]
+) -> None:
+    promised = tuple(spec_of(rule) for rule in wanted)
+    if found != promised:
         raise ModelFileError(
-            f"the model's {side} is [{shown}], but package.toml says {wanted.name} "
-            f"{wanted.element_type.value} {wanted.shape}"
+            f"the model's {side} are [{_shown(found)}], but package.toml says [{_shown(promised)}]"
         )
+
+
+def _shown(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{spec.name} {spec.element_type.value} {spec.shape}" for spec in specs)

@@ -20,13 +20,13 @@ from engines.checksums import VerifiedFile
 from engines.writing import write_checksums
 
 PACKAGE_TOML = """
+format = 1
 name = "bright_phantom"
 version = "1.2.3"
 title = "BRIGHT"
 intended_use = "Tests."
 disclaimer = "For tests only."
 demonstration = true
-urgency = "critical"
 procedure = { value = "77477000", scheme = "SCT", meaning = "Computed tomography" }
 
 [selection]
@@ -39,10 +39,15 @@ contrast = "forbidden"
 age_years = [18, 120]
 
 [[preprocess]]
+step = "rescale"
+padding = -1000
+
+[[preprocess]]
 step = "resample_in_plane"
 rows = 8
 columns = 8
 pixel_mm = 24.0
+fill = -1000
 
 [[preprocess]]
 step = "average_slabs"
@@ -57,9 +62,16 @@ name = "slabs"
 dtype = "float32"
 shape = [-1, 2, 8, 8]
 
-[output]
-tensor = { name = "logits", dtype = "float32", shape = [-1] }
-finding = { value = "1386000", scheme = "SCT", meaning = "Intracranial haemorrhage" }
+[[outputs]]
+name = "logits"
+dtype = "float32"
+shape = [-1]
+
+[[findings]]
+key = "bright"
+code = { value = "1386000", scheme = "SCT", meaning = "Intracranial haemorrhage" }
+urgency = "critical"
+tensor = "logits"
 aggregation = { top = 2 }
 calibration = { slope = 2.0, intercept = 0.0 }
 operating_point = { threshold = 0.5, allowed = [0.4, 0.6] }
@@ -148,7 +160,7 @@ class PackageBuilder:
         return {
             "model_version": "1.2.3",
             "model_sha256": hashlib.sha256(self.model).hexdigest(),
-            "threshold": 0.5,
+            "thresholds": {"bright": 0.5},
             "test_set": "Generated.",
             "positives": 10,
             "negatives": 10,

@@ -12,7 +12,7 @@ from engines.contract import Backend, EngineOptions
 from engines.errors import EngineOutputError, ModelFileError, PackageIntegrityError, ParityError
 from engines.loading import LoadedPackage, load_package
 from engines.package import Parity
-from engines.parity import check_parity, compare
+from engines.parity import ParityReport, check_parity, compare
 
 OPTIONS = EngineOptions()
 
@@ -45,7 +45,7 @@ def test_golden_outputs_of_another_length_are_refused(builder: Any) -> None:
     package = load_package(builder.write())
     with (
         open_engine(Backend.ONNXRUNTIME, package.model, OPTIONS) as engine,
-        pytest.raises(EngineOutputError, match=r"shape \(6,\), the reference has \(4,\)"),
+        pytest.raises(EngineOutputError, match=r"shape \(6,\), the reference \(4,\)"),
     ):
         check_parity(engine, package)
 
@@ -61,11 +61,12 @@ def test_golden_files_changed_after_the_check_are_not_believed(package: LoadedPa
 
 @pytest.mark.parametrize(("old", "new"), [("logits", "scores"), ("slabs", "voxels")])
 def test_tensors_of_another_name_are_the_packages_fault(builder: Any, old: str, new: str) -> None:
-    builder.manifest = builder.manifest.replace(f'name = "{old}"', f'name = "{new}"')
+    for key in ("name", "tensor"):
+        builder.manifest = builder.manifest.replace(f'{key} = "{old}"', f'{key} = "{new}"')
     package = load_package(builder.write())
     with (
         open_engine(Backend.ONNXRUNTIME, package.model, OPTIONS) as engine,
-        pytest.raises(ModelFileError, match=f"package.toml says {new}"),
+        pytest.raises(ModelFileError, match=rf"package\.toml says \[{new}"),
     ):
         check_parity(engine, package)
 
@@ -82,43 +83,79 @@ def test_a_model_with_a_second_input_is_the_packages_fault(builder: Any, make_mo
         check_parity(engine, package)
 
 
-def test_a_flip_within_tolerance_still_breaks_parity(package: LoadedPackage) -> None:
-    report = compare(
-        np.array([-0.0004, 3.0], dtype=np.float32),
-        np.array([0.0004, 3.0], dtype=np.float32),
-        output=package.manifest.output,
-        tolerance=Parity(absolute=1e-3, relative=0.0),
+def compared(
+    package: LoadedPackage,
+    reference: list[float],
+    candidate: list[float],
+    *,
+    absolute: float = 1e-3,
+    relative: float = 1e-3,
+) -> ParityReport:
+    manifest = package.manifest.model_copy(
+        update={"parity": Parity(absolute=absolute, relative=relative)}
     )
+    return compare(
+        {"logits": np.array(reference, dtype=np.float32)},
+        {"logits": np.array(candidate, dtype=np.float32)},
+        manifest,
+    )
+
+
+def test_a_flip_within_tolerance_still_breaks_parity(package: LoadedPackage) -> None:
+    report = compared(package, [-0.0004, 3.0], [0.0004, 3.0], relative=0.0)
     assert (report.outside_tolerance, report.flips, report.holds) == (0, 1, False)
 
 
 def test_a_deviation_without_a_flip_still_breaks_parity(package: LoadedPackage) -> None:
-    report = compare(
-        np.array([2.0, 3.0], dtype=np.float32),
-        np.array([2.0, 3.5], dtype=np.float32),
-        output=package.manifest.output,
-        tolerance=Parity(absolute=1e-3, relative=1e-3),
-    )
+    report = compared(package, [2.0, 3.0], [2.0, 3.5])
     assert (report.outside_tolerance, report.flips, report.holds) == (1, 0, False)
     assert report.max_absolute == 0.5
 
 
 def test_the_relative_tolerance_grows_with_the_reference(package: LoadedPackage) -> None:
-    report = compare(
-        np.array([1000.0, 1.0], dtype=np.float32),
-        np.array([1000.5, 1.0005], dtype=np.float32),
-        output=package.manifest.output,
-        tolerance=Parity(absolute=1e-6, relative=1e-3),
-    )
-    assert report.holds
+    assert compared(package, [1000.0, 1.0], [1000.5, 1.0005], absolute=1e-6).holds
 
 
 def test_a_value_that_is_not_finite_cannot_be_compared(package: LoadedPackage) -> None:
     for reference, candidate in ((1.0, np.nan), (np.inf, np.inf)):
         with pytest.raises(EngineOutputError):
-            compare(
-                np.array([reference], dtype=np.float32),
-                np.array([candidate], dtype=np.float32),
-                output=package.manifest.output,
-                tolerance=package.manifest.parity,
-            )
+            compared(package, [reference], [candidate])
+
+
+def test_a_deviation_in_an_output_that_no_finding_uses_breaks_parity(
+    package: LoadedPackage,
+) -> None:
+    logits = np.array([-1.0, 1.0], dtype=np.float32)
+    heat = np.zeros((2, 4), dtype=np.float32)
+    report = compare(
+        {"logits": logits, "heat": heat}, {"logits": logits, "heat": heat + 1}, package.manifest
+    )
+    assert (report.outside_tolerance, report.flips, report.elements) == (8, 0, 10)
+
+
+def test_a_flip_counts_for_each_finding(package: LoadedPackage) -> None:
+    first = package.manifest.findings[0]
+    findings = (first, first.model_copy(update={"key": "again"}))
+    manifest = package.manifest.model_copy(update={"findings": findings})
+    report = compare(
+        {"logits": np.array([-1e-4, 1.0], dtype=np.float32)},
+        {"logits": np.array([1e-4, 1.0], dtype=np.float32)},
+        manifest,
+    )
+    assert report.flips == 2
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6, 32])
+def test_a_model_of_a_fixed_batch_holds_on_any_number_of_golden_items(
+    builder: Any, make_model: Any, batch: int
+) -> None:
+    model: onnx.ModelProto = make_model(input_shape=(batch, 2, 8, 8))
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = batch
+    builder.model = model.SerializeToString()
+    builder.manifest = builder.manifest.replace(
+        "shape = [-1, 2, 8, 8]", f"shape = [{batch}, 2, 8, 8]"
+    ).replace("shape = [-1]", f"shape = [{batch}]")
+    package = load_package(builder.write())
+    with open_engine(Backend.ONNXRUNTIME, package.model, OPTIONS) as engine:
+        report = check_parity(engine, package)
+    assert (report.holds, report.elements) == (True, 6)

@@ -1,0 +1,129 @@
+"""Stored values become HU, or what else the rescale gives; dark and bright change places."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from engines.errors import ImageFault, UnfitImagesError
+from engines.preprocessing.values import Float32, Mask, Picture, StoredImage, StoredPixels
+from engines.steps import InvertMonochrome1, Rescale
+
+# Every integer up to here has a float32 of its own.
+EXACT_IN_FLOAT32 = 1 << 24
+# Larger results are no measurement, and their squares would leave float32.
+LARGEST_VALUE = 1e15
+# mm between pixels; anything else is a mistake of the writer.
+USABLE_SPACING_MM = (1e-6, 1e4)
+# mm from the origin: 1 km is in no room.
+LARGEST_POSITION_MM = 1e6
+
+
+def rescale(image: StoredImage, step: Rescale, *, minus: float = 0.0) -> Picture:
+    """Stored values times slope plus intercept, exact to float32; padding as the step says.
+
+    Spacing and position that cannot be are left out, as if the header had none.
+
+    Args:
+        image: one frame.
+        step: what padding becomes.
+        minus: taken from every value (``Picture.minus``), free of cost here.
+
+    Raises:
+        UnfitImagesError: PIXEL_FORMAT: pixels and header contradict each other.
+    """
+    extremes = _extremes(image)
+    values = _rescaled(image.pixels, image.slope, image.intercept - minus)
+    padding = _padding(image)
+    if padding is not None:
+        np.copyto(values, np.float32(step.padding - minus), where=padding)
+    return Picture(
+        values=values,
+        minus=minus,
+        extremes=extremes,
+        is_monochrome1=image.is_monochrome1,
+        padding=padding if image.is_monochrome1 else None,
+        spacing_mm=_usable_spacing(image.spacing_mm),
+        turn=image.turn,
+        position_mm=usable_position(image.position_mm),
+        thickness_mm=image.thickness_mm,
+    )
+
+
+def invert_monochrome1(picture: Picture, _step: InvertMonochrome1) -> Picture:
+    """Turns a MONOCHROME1 picture over between the lowest and highest value; padding stays."""
+    if not picture.is_monochrome1:
+        return picture
+    values = np.subtract(np.float32(sum(picture.extremes)), picture.values)
+    if picture.padding is not None:
+        np.copyto(values, picture.values, where=picture.padding)
+    return replace(picture, values=values, is_monochrome1=False, padding=None)
+
+
+def _extremes(image: StoredImage) -> tuple[float, float]:
+    if image.pixels.ndim != 2 or not image.pixels.size:  # noqa: PLR2004 - (rows, columns)
+        raise _pixel_format("pixels are not rows and columns")
+    if not 1 <= image.bits_stored <= image.pixels.dtype.itemsize * 8:
+        raise _pixel_format("BitsStored does not fit the pixels")
+    if image.slope == 0 or not (math.isfinite(image.slope) and math.isfinite(image.intercept)):
+        raise _pixel_format("RescaleSlope or RescaleIntercept is no usable number")
+    lowest = -(1 << image.bits_stored - 1) if image.is_signed else 0
+    highest = lowest + (1 << image.bits_stored) - 1
+    ends = sorted(image.slope * value + image.intercept for value in (lowest, highest))
+    if max(abs(end) for end in ends) > LARGEST_VALUE:
+        raise _pixel_format("RescaleSlope or RescaleIntercept is too large")
+    return ends[0], ends[1]
+
+
+def _pixel_format(text: str) -> UnfitImagesError:
+    return UnfitImagesError(ImageFault.PIXEL_FORMAT, f"{text}: look at what the device sends")
+
+
+def _rescaled(pixels: StoredPixels, slope: float, intercept: float) -> Float32:
+    """In float32 where that is exact, as it is for nearly every CT; else by way of float64."""
+    # Both are multiples of 1/parts, and so is every result.
+    parts = max(float(number).as_integer_ratio()[1] for number in (slope, intercept))
+    largest = 1 << 8 * pixels.dtype.itemsize
+    reach = abs(slope) * largest + abs(intercept)
+    if parts > EXACT_IN_FLOAT32 or reach * parts > EXACT_IN_FLOAT32:
+        wide = np.multiply(pixels, slope, dtype=np.float64)
+        wide += intercept
+        return wide.astype(np.float32)
+    values = pixels.astype(np.float32)
+    if slope != 1.0:
+        values *= np.float32(slope)
+    if intercept != 0.0:
+        values += np.float32(intercept)
+    return values
+
+
+def _padding(image: StoredImage) -> Mask | None:
+    if image.padding is None:
+        return None
+    mask: Mask = image.pixels == _as_stored(image.padding, image.pixels.dtype)
+    return mask
+
+
+def _as_stored(value: int, dtype: np.dtype[np.integer[Any]]) -> np.integer[Any]:
+    """Padding in the pixels' own type; writers confuse US and SS here (PS3.3 C.7.5.1.1.2)."""
+    bits = dtype.itemsize * 8
+    unsigned = np.array([value & ((1 << bits) - 1)], dtype=f"u{dtype.itemsize}")
+    stored: np.integer[Any] = unsigned.view(dtype)[0]
+    return stored
+
+
+def _usable_spacing(spacing_mm: tuple[float, float] | None) -> tuple[float, float] | None:
+    low, high = USABLE_SPACING_MM
+    if spacing_mm is None or not all(low <= spacing <= high for spacing in spacing_mm):
+        return None
+    return spacing_mm
+
+
+def usable_position(position_mm: float | None) -> float | None:
+    """A position along the normal, or None where there is none that can be."""
+    if position_mm is None or not abs(position_mm) <= LARGEST_POSITION_MM:
+        return None
+    return position_mm
