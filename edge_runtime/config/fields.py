@@ -53,6 +53,12 @@ Uid = Annotated[str, Field(pattern=r"^[0-2](\.(0|[1-9]\d*))+$", max_length=64)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 
 
+FindingKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}\.[a-z][a-z0-9_]{1,63}$")]
+"""A finding of a model package: package.finding."""
+Threshold = Annotated[float, Field(gt=0, lt=1)]
+"""A probability at or above which a finding is suspected."""
+
+
 class Section(BaseModel):
     """Frozen, and an unknown key is an error."""
 

@@ -20,17 +20,45 @@ class FindingCode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """The model ran: a calibrated probability (0 to 1) against an operating point."""
+class FindingScore:
+    """One finding of a model: a calibrated probability (0 to 1) against an operating point."""
 
+    key: str
+    """The package's name for the finding."""
     probability: float
     threshold: float
-    series_instance_uid: str
+    urgency: int
+    """Rank of a suspected finding: 3 critical, 2 urgent, 1 routine."""
 
     @property
     def suspected(self) -> bool:
         """Say whether the probability reaches the operating point."""
         return self.probability >= self.threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """The model ran."""
+
+    findings: tuple[FindingScore, ...]
+    """At least one, in the package's order: the most important first."""
+    series_instance_uid: str | None
+    """None where several series were looked at."""
+
+    @property
+    def leading(self) -> FindingScore:
+        """Return the finding that speaks for all: the first suspected one, else the first."""
+        return next((each for each in self.findings if each.suspected), self.findings[0])
+
+    @property
+    def suspected(self) -> bool:
+        """Say whether any finding is suspected."""
+        return self.leading.suspected
+
+    @property
+    def urgency(self) -> int:
+        """Rank of the most urgent suspected finding, 0 without one."""
+        return max((each.urgency for each in self.findings if each.suspected), default=0)
 
     @property
     def event(self) -> AnalysisEvent:

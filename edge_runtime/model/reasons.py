@@ -30,6 +30,8 @@ class ReasonCode(str, Enum):
     NO_MATCHING_SERIES = "no_matching_series"
     # For this model, but the images or the patient are outside what it may look at.
     TOO_FEW_IMAGES = "too_few_images"
+    TOO_MANY_IMAGES = "too_many_images"
+    NOTHING_VISIBLE = "nothing_visible"
     MULTIFRAME_NOT_SUPPORTED = "multiframe_not_supported"
     PIXEL_FORMAT_NOT_SUPPORTED = "pixel_format_not_supported"
     RESCALE_MISSING = "rescale_missing"
@@ -49,6 +51,11 @@ class ReasonCode(str, Enum):
     CONTRAST_NOT_ALLOWED = "contrast_not_allowed"
     CONTRAST_REQUIRED = "contrast_required"
     LOSSY_COMPRESSION = "lossy_compression"
+    FOR_PROCESSING = "for_processing"
+    VIEW_MISSING = "view_missing"
+    VIEW_NOT_COVERED = "view_not_covered"
+    MANUFACTURER_NOT_COVERED = "manufacturer_not_covered"
+    KERNEL_NOT_COVERED = "kernel_not_covered"
     AGE_MISSING = "age_missing"
     AGE_OUT_OF_RANGE = "age_out_of_range"
     SEX_NOT_COVERED = "sex_not_covered"
@@ -116,6 +123,12 @@ REASONS: Mapping[ReasonCode, ReasonEntry] = MappingProxyType(
         ReasonCode.TOO_FEW_IMAGES: _not_analysed(
             "No matching series holds as many images as the model needs."
         ),
+        ReasonCode.TOO_MANY_IMAGES: _not_analysed(
+            "The series holds more images, or covers more, than the model takes."
+        ),
+        ReasonCode.NOTHING_VISIBLE: _not_analysed(
+            "The images are blank: nothing in them lies above the value of air."
+        ),
         ReasonCode.MULTIFRAME_NOT_SUPPORTED: _not_analysed(
             "The images are stored as multi-frame objects, which this device does not read."
         ),
@@ -166,6 +179,21 @@ REASONS: Mapping[ReasonCode, ReasonEntry] = MappingProxyType(
         ),
         ReasonCode.LOSSY_COMPRESSION: _not_analysed(
             "The images were compressed with loss; the model needs the original values."
+        ),
+        ReasonCode.FOR_PROCESSING: _not_analysed(
+            "The images are raw ones, meant for processing and not for looking at."
+        ),
+        ReasonCode.VIEW_MISSING: _not_analysed(
+            "The images do not tell the view, which the model needs to know."
+        ),
+        ReasonCode.VIEW_NOT_COVERED: _not_analysed(
+            "The images show the body from a side that the model is not for."
+        ),
+        ReasonCode.MANUFACTURER_NOT_COVERED: _not_analysed(
+            "The images come from a manufacturer that the model was not made for."
+        ),
+        ReasonCode.KERNEL_NOT_COVERED: _not_analysed(
+            "The images were reconstructed with a kernel that the model is not for."
         ),
         ReasonCode.AGE_MISSING: _not_analysed(
             "The images do not tell the age, which the model needs to know."

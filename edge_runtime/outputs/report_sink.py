@@ -32,19 +32,18 @@ class ReportSink:
         *,
         calling_ae_title: str,
         device: ReportingDevice,
-        packages: Mapping[str, ModelPackage],
+        packages: Mapping[tuple[str, str], ModelPackage],
         timeouts: RequestorTimeouts,
     ) -> None:
-        """``packages`` maps the name of a model to its package."""
+        """``packages`` maps the name and version of a model to its package."""
         self._sender = Sender(peer, calling_ae_title=calling_ae_title, timeouts=timeouts)
         self._device = device
         self._packages = packages
+        self._is_warm = False
 
     def __enter__(self) -> ReportSink:
         """Prepare rendering; the association is opened by the first report."""
-        for package in self._packages.values():
-            warm_up(package, self._device)
-            break
+        self.prepare()
         return self
 
     def __exit__(
@@ -56,6 +55,14 @@ class ReportSink:
         """Release the association."""
         self._sender.close()
 
+    def prepare(self) -> None:
+        """Spare the first report the seconds that the libraries take, once a package is known."""
+        if not self._is_warm:
+            for package in self._packages.values():
+                warm_up(package, self._device)
+                self._is_warm = True
+                break
+
     def deliver(self, job: DeliveryJob) -> Receipt:
         """Send the report; sent again it has the same UIDs and bytes.
 
@@ -65,7 +72,7 @@ class ReportSink:
         """
         if job.analysis is None:
             raise BugError("a structured report needs a decided analysis")
-        package = self._packages.get(job.analysis.model_name)
+        package = self._packages.get((job.analysis.model_name, job.analysis.model_version))
         if package is None:
             raise DeliveryError(
                 "the model's package is not installed any more; install it and send again",

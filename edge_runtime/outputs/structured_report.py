@@ -1,4 +1,4 @@
-"""The result as a Comprehensive 3D SR, TID 1500 with one TID 1501 group (PS3.16).
+"""The result as a Comprehensive 3D SR, TID 1500 with a TID 1501 group for each finding (PS3.16).
 
 Pure: the same job, package and device give the same bytes, with the UIDs of the first try.
 
@@ -33,11 +33,7 @@ from highdicom.sr import (
     TextContentItem,
     TrackingIdentifier,
 )
-from pydicom.config import IGNORE
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 from pydicom.uid import Comprehensive3DSRStorage
 
 from dicom_node.instance import InstanceHeader, StudyIdentity
@@ -45,13 +41,14 @@ from edge_runtime.errors import BugError
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.delivery import Channel
-from edge_runtime.model.finding import TRIAGE_NOTICE
+from edge_runtime.model.finding import TRIAGE_NOTICE, FindingScore
 from edge_runtime.model.identifiers import derived_uid
 from edge_runtime.model.reasons import REASONS, ReasonCode, ResultStatus
 from edge_runtime.outputs.contract import ReportingDevice
-from edge_runtime.outputs.identity import clean_identity, clean_text
+from edge_runtime.outputs.identity import clean_text
+from edge_runtime.outputs.report_header import element, reference, study_reference, write_study
 from edge_runtime.store.deliveries import DecidedAnalysis, DeliveryJob
-from engines.package import Code, ModelPackage
+from engines.package import Code, FindingRule, ModelPackage
 
 DEMONSTRATION_NOTICE = "Demonstration model: must not be used on patients"
 
@@ -167,7 +164,7 @@ def render_report(job: DeliveryJob, package: ModelPackage, device: ReportingDevi
     _write_times(report, decided)
     if not wording.complete:
         report.CompletionFlagDescription = clean_text(_short_reason(analysis), _LONG_STRING_MAX)
-    _write_study(report, job)
+    write_study(report, job)
     _write_references(report, job, analysis, device)
     return report
 
@@ -196,6 +193,7 @@ def warm_up(package: ModelPackage, device: ReportingDevice) -> None:
                 reason_detail="",
                 probability=None,
                 threshold=None,
+                findings=(),
                 series_instance_uid=None,
                 engine=None,
                 decided_wall_us=0,
@@ -242,7 +240,7 @@ def _content(
     report = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(device)),
         procedure_reported=_concept(package.procedure),
-        imaging_measurements=[_finding_group(job, analysis, package, device)],
+        imaging_measurements=_finding_groups(job, analysis, package, device),
     )
     root = report[0].ContentSequence
     notices = [TRIAGE_NOTICE, package.disclaimer]
@@ -267,21 +265,57 @@ def _observer(device: ReportingDevice) -> ObserverContext:
     )
 
 
-def _finding_group(
+def _finding_groups(
     job: DeliveryJob, analysis: DecidedAnalysis, package: ModelPackage, device: ReportingDevice
+) -> list[MeasurementsAndQualitativeEvaluations]:
+    """One group for each finding of the package, the most important first."""
+    scores = {score.key: score for score in analysis.findings}
+    return [
+        _finding_group(job, analysis, package, device, _Told(rule=rule, score=scores.get(rule.key)))
+        for rule in package.findings
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """One finding: the package's rule, and what the model said, if it looked."""
+
+    rule: FindingRule
+    score: FindingScore | None
+
+    def outcome(self, analysis: DecidedAnalysis) -> AnalysisState:
+        """Of this finding; without a score, of the whole analysis."""
+        if self.score is None or analysis.outcome not in _VERDICTS:
+            return analysis.outcome
+        return AnalysisState.SUSPECTED if self.score.suspected else AnalysisState.NOT_SUSPECTED
+
+
+def _finding_group(
+    job: DeliveryJob,
+    analysis: DecidedAnalysis,
+    package: ModelPackage,
+    device: ReportingDevice,
+    told: _Told,
 ) -> MeasurementsAndQualitativeEvaluations:
-    wording = _WORDINGS[analysis.outcome]
-    finding = _concept(package.output.finding)
-    suspected = analysis.outcome is AnalysisState.SUSPECTED
+    outcome = told.outcome(analysis)
+    wording = _WORDINGS[outcome]
+    finding = _concept(told.rule.code)
+    title = package.title if len(package.findings) == 1 else told.rule.code.meaning
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            identifier=package.title,
-            uid=derived_uid("finding", device.token, job.study_instance_uid, analysis.model_name),
+            identifier=title,
+            uid=derived_uid(
+                "finding",
+                device.token,
+                job.study_instance_uid,
+                analysis.model_name,
+                told.rule.key,
+            ),
         ),
         # A viewer that shows only "Finding" must not show one that is not there.
-        finding_type=finding if suspected else None,
-        algorithm_id=_algorithm(analysis, device),
-        measurements=_certainty(analysis),
+        finding_type=finding if outcome is AnalysisState.SUSPECTED else None,
+        algorithm_id=_algorithm(analysis, device, told.score),
+        measurements=_certainty(told.score),
         qualitative_evaluations=[
             QualitativeEvaluation(finding, wording.presence),
             QualitativeEvaluation(
@@ -290,14 +324,16 @@ def _finding_group(
             QualitativeEvaluation(_dcm("111065", "Summary of Analyses"), wording.status),
         ],
     )
-    group[0].ContentSequence.append(_comment(_sentence(analysis, package)))
+    group[0].ContentSequence.append(_comment(_sentence(analysis, title, told)))
     return group
 
 
-def _algorithm(analysis: DecidedAnalysis, device: ReportingDevice) -> AlgorithmIdentification:
+def _algorithm(
+    analysis: DecidedAnalysis, device: ReportingDevice, score: FindingScore | None
+) -> AlgorithmIdentification:
     parameters = []
-    if analysis.threshold is not None:
-        parameters.append(f"operating point {analysis.threshold:.4g}")
+    if score is not None:
+        parameters.append(f"operating point {score.threshold:.4g}")
     if analysis.engine:
         parameters.append(f"engine {analysis.engine}")
     return AlgorithmIdentification(
@@ -308,25 +344,26 @@ def _algorithm(analysis: DecidedAnalysis, device: ReportingDevice) -> AlgorithmI
     )
 
 
-def _certainty(analysis: DecidedAnalysis) -> list[Measurement]:
-    if analysis.probability is None:
+def _certainty(score: FindingScore | None) -> list[Measurement]:
+    if score is None:
         return []
     return [
         Measurement(
             name=_dcm("111012", "Certainty of Finding"),
-            value=round(analysis.probability * 100, 2),
+            value=round(score.probability * 100, 2),
             unit=CodedConcept("%", "UCUM", "Percent"),
         )
     ]
 
 
-def _sentence(analysis: DecidedAnalysis, package: ModelPackage) -> str:
+def _sentence(analysis: DecidedAnalysis, title: str, told: _Told) -> str:
     """Tell the outcome in words, for readers whose viewer shows no codes."""
-    if analysis.outcome in _VERDICTS:
-        return f"{package.title} {_VERDICTS[analysis.outcome]}{_numbers(analysis)}."
-    if analysis.outcome is AnalysisState.SUPERSEDED:
+    outcome = told.outcome(analysis)
+    if outcome in _VERDICTS:
+        return f"{title} {_VERDICTS[outcome]}{_numbers(told.score)}."
+    if outcome is AnalysisState.SUPERSEDED:
         return "Superseded: a later revision of the study takes the place of this analysis."
-    lead = "Failed" if analysis.outcome is AnalysisState.FAILED else "Not analysed"
+    lead = "Failed" if outcome is AnalysisState.FAILED else "Not analysed"
     if analysis.reason is None:
         return f"{lead}."
     detail = f" ({analysis.reason_detail})" if analysis.reason_detail else ""
@@ -336,10 +373,10 @@ def _sentence(analysis: DecidedAnalysis, package: ModelPackage) -> str:
 _VERDICTS = {AnalysisState.SUSPECTED: "suspected", AnalysisState.NOT_SUSPECTED: "not suspected"}
 
 
-def _numbers(analysis: DecidedAnalysis) -> str:
-    if analysis.probability is None or analysis.threshold is None:
+def _numbers(score: FindingScore | None) -> str:
+    if score is None:
         return ""
-    return f": probability {analysis.probability:.1%}, suspected from {analysis.threshold:.1%}"
+    return f": probability {score.probability:.1%}, suspected from {score.threshold:.1%}"
 
 
 def _short_reason(analysis: DecidedAnalysis) -> str:
@@ -386,25 +423,9 @@ def _write_times(report: Dataset, decided: datetime) -> None:
     # What it says of highdicom itself bears the present time too, and no reader needs it.
     report.pop("ContributingEquipmentSequence", None)
     for keyword in ("InstanceCreationDate", "ContentDate"):
-        report.add(_element(keyword, decided.strftime("%Y%m%d")))
+        report.add(element(keyword, decided.strftime("%Y%m%d")))
     for keyword in ("InstanceCreationTime", "ContentTime"):
-        report.add(_element(keyword, decided.strftime("%H%M%S.%f")))
-
-
-def _write_study(report: Dataset, job: DeliveryJob) -> None:
-    identity = clean_identity(job.identity)
-    report.add(_element("PatientName", identity.patient_name))
-    report.add(_element("PatientID", identity.patient_id))
-    report.add(_element("PatientBirthDate", identity.patient_birth_date))
-    report.add(_element("PatientSex", identity.patient_sex))
-    report.add(_element("StudyInstanceUID", job.study_instance_uid))
-    report.add(_element("AccessionNumber", identity.accession_number))
-    report.add(_element("StudyID", identity.study_id))
-    report.add(_element("StudyDate", identity.study_date))
-    report.add(_element("StudyTime", identity.study_time))
-    report.add(_element("ReferringPhysicianName", identity.referring_physician_name))
-    if identity.study_description:
-        report.add(_element("StudyDescription", identity.study_description))
+        report.add(element(keyword, decided.strftime("%H%M%S.%f")))
 
 
 def _write_references(
@@ -413,21 +434,19 @@ def _write_references(
     """Write the evidence and, where one was sent, the report that this one replaces."""
     series: dict[str, list[Dataset]] = {}
     for header in _evidence(job, analysis):
-        reference = _reference(header.sop_class_uid, header.sop_instance_uid)
-        series.setdefault(header.series_instance_uid, []).append(reference)
+        item = reference(header.sop_class_uid, header.sop_instance_uid)
+        series.setdefault(header.series_instance_uid, []).append(item)
     report.pop("CurrentRequestedProcedureEvidenceSequence", None)
     if series:
-        evidence = _study_reference(job.study_instance_uid, series)
+        evidence = study_reference(job.study_instance_uid, series)
         report.CurrentRequestedProcedureEvidenceSequence = [evidence]
     earlier = _last_sent_revision(job, analysis)
     if earlier is not None:
-        reference = _reference(
-            Comprehensive3DSRStorage, _report_uid(job, analysis, device, earlier)
-        )
+        item = reference(Comprehensive3DSRStorage, _report_uid(job, analysis, device, earlier))
         report.PredecessorDocumentsSequence = [
-            _study_reference(
+            study_reference(
                 job.study_instance_uid,
-                {_series_uid(job, analysis, device, earlier): [reference]},
+                {_series_uid(job, analysis, device, earlier): [item]},
             )
         ]
 
@@ -452,36 +471,3 @@ def _last_sent_revision(job: DeliveryJob, analysis: DecidedAnalysis) -> int | No
         ),
         default=None,
     )
-
-
-def _study_reference(study_instance_uid: str, series: Mapping[str, list[Dataset]]) -> Dataset:
-    """Return an item of the Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
-    study = Dataset()
-    study.add(_element("StudyInstanceUID", study_instance_uid))
-    items = []
-    for series_instance_uid, references in series.items():
-        item = Dataset()
-        item.add(_element("SeriesInstanceUID", series_instance_uid))
-        item.ReferencedSOPSequence = Sequence(references)
-        items.append(item)
-    study.ReferencedSeriesSequence = items
-    return study
-
-
-def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
-    reference = Dataset()
-    reference.add(_element("ReferencedSOPClassUID", sop_class_uid))
-    reference.add(_element("ReferencedSOPInstanceUID", sop_instance_uid))
-    return reference
-
-
-def _element(keyword: str, value: str) -> DataElement:
-    """Return an element without pydicom's check of its value.
-
-    The values are clean, but for UIDs of the scanner that must stay as they are even where a
-    component begins with a zero: otherwise the report would land in a study of its own.
-    """
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise BugError(f"no such DICOM keyword: {keyword}")
-    return DataElement(tag, dictionary_VR(tag), value, validation_mode=IGNORE)

@@ -41,9 +41,11 @@ class TelemetryLink:
         device: DeviceIdentity,
         software: str,
         models: Sequence[ModelPackage],
+        known: Sequence[ModelPackage],
         cap_bytes: int,
         health_interval_s: float,
     ) -> None:
+        """``models`` are active; ``known`` are all that an event may name."""
         self._state_dir = state_dir
         self._database = database
         self._clock = clock
@@ -53,8 +55,9 @@ class TelemetryLink:
         self._health_due_us = self._started_mono_us
         self._health_count = 0
         active = tuple(model_ref(model.name, model.version) for model in models)
+        nameable = tuple(model_ref(model.name, model.version) for model in known)
         guard = EgressGuard(
-            egress_policy(device.device_id, (*active, model_ref(NO_MODEL, NO_MODEL_VERSION)))
+            egress_policy(device.device_id, (*nameable, model_ref(NO_MODEL, NO_MODEL_VERSION)))
         )
         self._outbox = self._stack.enter_context(
             Outbox(state_dir / "telemetry" / "outbox.db", guard=guard, cap_bytes=cap_bytes)

@@ -7,23 +7,23 @@ the network; pixels come through ``Work.load``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-from edge_runtime.model.finding import Broken, Refused, Result, Scored
+from edge_runtime.model.finding import Broken, FindingScore, Refused, Result, Scored
 from edge_runtime.model.reasons import REASONS, ReasonCode
+from edge_runtime.pipeline.errors import StudyDataError
 from edge_runtime.pipeline.gate import check_series
-from edge_runtime.pipeline.models import ActiveModel
-from edge_runtime.pipeline.preprocess import PreparedSlice, assemble_input
+from edge_runtime.pipeline.inference import ItemKey, Outputs, Source, infer
+from edge_runtime.pipeline.models import URGENCY_RANK, ActiveModel
 from edge_runtime.pipeline.selection import Rejected, select_series
 from edge_runtime.store.deliveries import StudyInstance
 from engines.calibration import decide
+from engines.package import FindingRule
+from engines.preprocessing.values import Picture
 
-Load = Callable[[StudyInstance], PreparedSlice]
-"""Returns an instance's prepared slice, from memory or from the spool."""
+Load = Callable[[StudyInstance], Picture]
+"""Returns an instance's prepared image, from memory or from the spool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +39,10 @@ class Work:
     """The scanner broke the examination off."""
     series_instance_uid: str | None = field(default=None, repr=False)
     selected: tuple[StudyInstance, ...] = field(default=(), repr=False)
-    slices: tuple[PreparedSlice, ...] = field(default=(), repr=False)
-    tensor: npt.NDArray[np.float32] | None = field(default=None, repr=False)
-    """(N, C, H, W), the model's input."""
-    logits: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    early: Mapping[ItemKey, Outputs] = field(default_factory=dict, repr=False)
+    """What was run while the study arrived."""
+    outputs: Outputs | None = field(default=None, repr=False)
+    """The model's."""
 
 
 Step = Callable[[Work], "Work | Result"]
@@ -51,7 +51,10 @@ Step = Callable[[Work], "Work | Result"]
 def run_steps(work: Work, steps: Sequence[Step]) -> Result:
     """Run the steps in order until one has the result."""
     for step in steps:
-        reached = step(work)
+        try:
+            reached = step(work)
+        except StudyDataError as error:
+            return Refused(reason=error.reason, series_instance_uid=work.series_instance_uid)
         if not isinstance(reached, Work):
             return reached
         work = reached
@@ -93,12 +96,11 @@ def choose_series(work: Work) -> Work | Result:
     )
     if isinstance(chosen, Rejected):
         return Refused(reason=chosen.reason)
-    wanted = {header.sop_instance_uid for header in chosen.headers}
+    wanted = {(each.series_instance_uid, each.sop_instance_uid) for each in chosen.headers}
     selected = tuple(
         instance
         for instance in work.instances
-        if instance.header.sop_instance_uid in wanted
-        and instance.header.series_instance_uid == chosen.series_instance_uid
+        if (instance.header.series_instance_uid, instance.header.sop_instance_uid) in wanted
     )
     return dataclasses.replace(
         work, series_instance_uid=chosen.series_instance_uid, selected=selected
@@ -121,34 +123,37 @@ def check_quality(work: Work) -> Work | Result:
     )
 
 
-def load_slices(work: Work) -> Work | Result:
-    """Preprocess what was not prepared on arrival."""
-    return dataclasses.replace(work, slices=tuple(work.load(item) for item in work.selected))
-
-
-def build_tensor(work: Work) -> Work | Result:
-    """Order the slices and make the model's input of them."""
-    tensor = assemble_input(work.slices, work.model.package.preprocess)
-    return dataclasses.replace(work, tensor=tensor)
-
-
-def run_engine(work: Work) -> Work | Result:
-    """Infer."""
-    package, engine = work.model.package, work.model.engine
-    if engine is None or work.tensor is None:
+def run_model(work: Work) -> Work | Result:
+    """Preprocess and infer what was not done on arrival."""
+    engine = work.model.engine
+    if engine is None:
         return Broken(reason=ReasonCode.ENGINE_FAILED)
-    outputs = engine.run({package.input.name: work.tensor})
-    return dataclasses.replace(work, logits=outputs[package.output.tensor.name])
+    by_id = {instance.instance_id: instance for instance in work.selected}
+    outputs = infer(
+        [Source(instance_id=key, header=each.header) for key, each in by_id.items()],
+        work.model.package,
+        engine,
+        lambda instance_id: work.load(by_id[instance_id]),
+        work.early,
+    )
+    return dataclasses.replace(work, outputs=outputs)
 
 
-def decide_finding(work: Work) -> Work | Result:
-    """Calibrate, and compare with the operating point."""
-    output = work.model.package.output
-    if work.logits is None or work.series_instance_uid is None:
+def decide_findings(work: Work) -> Work | Result:
+    """Calibrate, and compare with the operating points."""
+    if work.outputs is None:
         return Broken(reason=ReasonCode.ENGINE_FAILED)
-    decision = decide(work.logits, output)
     return Scored(
-        probability=decision.probability,
-        threshold=output.operating_point.threshold,
+        findings=tuple(_score(work, work.outputs, rule) for rule in work.model.package.findings),
         series_instance_uid=work.series_instance_uid,
+    )
+
+
+def _score(work: Work, outputs: Outputs, rule: FindingRule) -> FindingScore:
+    decision = decide(outputs, rule, threshold=work.model.thresholds.get(rule.key))
+    return FindingScore(
+        key=rule.key,
+        probability=decision.probability,
+        threshold=decision.threshold,
+        urgency=URGENCY_RANK[rule.urgency],
     )

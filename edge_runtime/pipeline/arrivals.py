@@ -117,6 +117,10 @@ class Arrivals:
         """Return what is held of the studies that still received when they were last asked for."""
         return self._studies.values()
 
+    def is_receiving(self, study_id: int) -> bool:
+        """Whether a study still received images when it was last asked for."""
+        return study_id in self._studies
+
     def associations(self, study_id: int) -> tuple[AssociationProgress, ...]:
         """Return the associations that brought instances of a study."""
         return associations_of(self._connection, study_id, boot_id=self._boot_id)

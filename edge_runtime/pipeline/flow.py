@@ -2,7 +2,8 @@
 
 A stage takes a state, commits another, and never calls the next one: the database is the queue
 (DESIGN.md section 2). The worker runs the first stage that has something to do and starts again at
-the top, so the order is also the priority: deciding comes before preparing what still arrives.
+the top, so the order is also the priority: deciding comes before preparing what still arrives, and
+that before running a model on what may yet change.
 """
 
 from __future__ import annotations
@@ -16,21 +17,20 @@ from edge_runtime.model.delivery import DeliveryState
 from edge_runtime.model.study import StudyState
 from edge_runtime.pipeline.analysis import (
     Step,
-    build_tensor,
     check_engine,
     check_procedure,
     check_quality,
     check_size,
     choose_series,
-    decide_finding,
-    load_slices,
-    run_engine,
+    decide_findings,
+    run_model,
 )
 from edge_runtime.pipeline.stages import (
     Pipeline,
     analyse_next,
     complete_next,
     follow_arrivals,
+    infer_next,
     prepare_next,
 )
 
@@ -71,6 +71,12 @@ STAGES: tuple[Stage, ...] = (
         commits=frozenset({StudyState.RECEIVING}),
         run_once=prepare_next,
     ),
+    Stage(
+        name="early inference",
+        takes=StudyState.RECEIVING,
+        commits=frozenset({StudyState.RECEIVING}),
+        run_once=infer_next,
+    ),
 )
 
 ANALYSIS: tuple[Step, ...] = (
@@ -79,10 +85,8 @@ ANALYSIS: tuple[Step, ...] = (
     choose_series,
     check_quality,
     check_engine,
-    load_slices,
-    build_tensor,
-    run_engine,
-    decide_finding,
+    run_model,
+    decide_findings,
 )
 
 

@@ -16,6 +16,7 @@ from edge_runtime.model.reasons import REASONS, ReasonCode
 from edge_runtime.pipeline.decode import MAX_PIXEL_BYTES, pixel_layout
 from edge_runtime.pipeline.errors import DecodeError
 from edge_runtime.pipeline.geometry import StackGeometry, measure_stack
+from edge_runtime.pipeline.selection import first_match
 from engines.package import GateRules
 
 # Images of these modalities are slices of a volume; others are projections without a stack.
@@ -228,6 +229,45 @@ def _lossy(series: _Series, rules: GateRules) -> Refusal | None:
     )
 
 
+def _for_processing(series: _Series, rules: GateRules) -> Refusal | None:
+    """Raw detector values look nothing like what a radiologist, or a model, has learnt."""
+    raw = sum(
+        (header.presentation_intent_type or "").strip().upper() == "FOR PROCESSING"
+        for header in series.headers
+    )
+    return _refuse_if(
+        rules.for_processing == "forbidden" and raw > 0,
+        ReasonCode.FOR_PROCESSING,
+        f"{raw} images for processing",
+    )
+
+
+def _view(series: _Series, rules: GateRules) -> Refusal | None:
+    if not rules.view_positions:
+        return None
+    allowed = f"allowed: {', '.join(rules.view_positions)}"
+    views = [(header.view_position or "").strip().upper() for header in series.headers]
+    findings = (
+        (not all(views), ReasonCode.VIEW_MISSING, allowed),
+        (
+            any(view not in rules.view_positions for view in views),
+            ReasonCode.VIEW_NOT_COVERED,
+            allowed,
+        ),
+    )
+    return _first(findings)
+
+
+def _manufacturer(series: _Series, rules: GateRules) -> Refusal | None:
+    found = [header.manufacturer for header in series.headers]
+    return _unless_matched(found, rules.manufacturers, ReasonCode.MANUFACTURER_NOT_COVERED)
+
+
+def _kernel(series: _Series, rules: GateRules) -> Refusal | None:
+    found = [header.convolution_kernel for header in series.headers]
+    return _unless_matched(found, rules.kernels, ReasonCode.KERNEL_NOT_COVERED)
+
+
 def _age(series: _Series, rules: GateRules) -> Refusal | None:
     if rules.age_years is None:
         return None
@@ -264,6 +304,10 @@ CHECKS: tuple[Callable[[_Series, GateRules], Refusal | None], ...] = (
     _coverage,
     _contrast,
     _lossy,
+    _for_processing,
+    _view,
+    _manufacturer,
+    _kernel,
     _age,
     _sex,
 )
@@ -278,6 +322,16 @@ def _first(findings: Sequence[tuple[bool, ReasonCode, str]]) -> Refusal | None:
 
 def _refuse_if(refused: float, reason: ReasonCode, measured: str) -> Refusal | None:
     return Refusal(reason=reason, measured=measured) if refused else None
+
+
+def _unless_matched(
+    found: Sequence[str | None], patterns: Sequence[str], reason: ReasonCode
+) -> Refusal | None:
+    """An attribute that is missing matches nothing; its value is not repeated: it is free text."""
+    if not patterns:
+        return None
+    others = sum(first_match(text, patterns) is None for text in found)
+    return _refuse_if(others, reason, f"{others} images match none of the package's patterns")
 
 
 def _outside(

@@ -33,6 +33,8 @@ class Exclusion(str, Enum):
     NO_PIXEL_DATA = "no_pixel_data"
 
 
+_LONGEST_TEXT = 64
+"""Characters of a value of type LO (PS3.5 6.2)."""
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 # PS3.4 B.5; a class of objects ends in "." and stands for all below it. The longest match wins.
@@ -72,7 +74,8 @@ EXCLUDED_IMAGE_TYPES: Mapping[str, Exclusion] = MappingProxyType(
 class Selected:
     """The series that the model looks at, and those of its instances that qualify."""
 
-    series_instance_uid: str
+    series_instance_uid: str | None
+    """None where several series are looked at."""
     headers: tuple[InstanceHeader, ...]
 
 
@@ -105,7 +108,7 @@ def reopens(header: InstanceHeader) -> bool:
 
 
 def select_series(headers: Iterable[InstanceHeader], rules: SelectionRules) -> Selected | Rejected:
-    """Choose the one series that passes every rule and is preferred among those that do.
+    """Choose the series that pass every rule: the preferred one, or all of them.
 
     Args:
         headers: of every instance of the study.
@@ -124,8 +127,12 @@ def select_series(headers: Iterable[InstanceHeader], rules: SelectionRules) -> S
             furthest = len(_RULES) + 1
             if len(remaining) >= rules.min_images:
                 candidates.append(Selected(series_instance_uid=uid, headers=remaining))
+    candidates.sort(key=lambda candidate: _preference(candidate, rules))
+    if len(candidates) > 1 and rules.series == "all":
+        headers = tuple(header for each in candidates for header in each.headers)
+        return Selected(series_instance_uid=None, headers=headers)
     if candidates:
-        return min(candidates, key=lambda candidate: _preference(candidate, rules))
+        return candidates[0]
     return Rejected(reason=_REJECTIONS[furthest])
 
 
@@ -153,6 +160,11 @@ def _body_part_matches(header: InstanceHeader, rules: SelectionRules) -> bool:
     return not rules.body_parts or not part or part in rules.body_parts
 
 
+def _view_matches(header: InstanceHeader, rules: SelectionRules) -> bool:
+    view = (header.view_position or "").strip().upper()
+    return not rules.view_positions or not view or view in rules.view_positions
+
+
 def _kind_matches(header: InstanceHeader, rules: SelectionRules) -> bool:
     image_type = {value.strip().upper() for value in header.image_type}
     return (
@@ -167,6 +179,7 @@ _RULES = (
     (ReasonCode.WRONG_MODALITY, _modality_matches),
     (ReasonCode.BODY_PART_NOT_COVERED, _body_part_matches),
     (ReasonCode.NO_MATCHING_SERIES, _kind_matches),
+    (ReasonCode.VIEW_NOT_COVERED, _view_matches),
 )
 _REJECTIONS = (
     ReasonCode.NO_IMAGES,
@@ -181,8 +194,20 @@ def _preference(candidate: Selected, rules: SelectionRules) -> tuple[object, ...
     return (
         *(_WISHES[wish](candidate.headers, rules) for wish in rules.prefer),
         math.inf if number is None else number,
-        candidate.series_instance_uid,
+        candidate.headers[0].series_instance_uid,
     )
+
+
+def first_match(text: str | None, patterns: Sequence[str]) -> int | None:
+    """Return the place of the first pattern of a package that an attribute matches, without case.
+
+    The attribute is cut to what its type may hold: what bounds a pattern's time counts on it.
+    """
+    searched = (text or "")[:_LONGEST_TEXT]
+    for place, pattern in enumerate(patterns):
+        if re.search(pattern, searched, re.IGNORECASE):
+            return place
+    return None
 
 
 def _thickness_mm(headers: Sequence[InstanceHeader], _: SelectionRules) -> float:
@@ -192,11 +217,8 @@ def _thickness_mm(headers: Sequence[InstanceHeader], _: SelectionRules) -> float
 
 def _kernel_rank(headers: Sequence[InstanceHeader], rules: SelectionRules) -> float:
     """Place of the first expression that matches; the later, the less soft."""
-    kernel = headers[0].convolution_kernel or ""
-    for rank, expression in enumerate(rules.soft_kernels):
-        if re.search(expression, kernel, re.IGNORECASE):
-            return float(rank)
-    return float(len(rules.soft_kernels))
+    rank = first_match(headers[0].convolution_kernel, rules.soft_kernels)
+    return float(len(rules.soft_kernels) if rank is None else rank)
 
 
 def _fewness(headers: Sequence[InstanceHeader], _: SelectionRules) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from edge_runtime.clock import Clock
-from edge_runtime.errors import LeaseLostError
+from edge_runtime.errors import BugError, LeaseLostError
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.delivery import Channel
 from edge_runtime.model.finding import Broken, Refused, Result
@@ -19,11 +20,14 @@ from edge_runtime.pipeline.analysis import Step, Work, run_steps
 from edge_runtime.pipeline.arrivals import Arrivals, Arriving
 from edge_runtime.pipeline.assembly import AssemblyRules, Complete, decide, is_discontinued
 from edge_runtime.pipeline.decode import read_pixels
-from edge_runtime.pipeline.errors import StopRequestedError, StudyDataError
+from edge_runtime.pipeline.early import EarlyRun, EarlyRuns
+from edge_runtime.pipeline.errors import StopRequestedError
+from edge_runtime.pipeline.gate import check_series
+from edge_runtime.pipeline.inference import Source, plan, run_items, runs_by_item
 from edge_runtime.pipeline.models import ActiveModel
-from edge_runtime.pipeline.prepared import PreparedSlices
-from edge_runtime.pipeline.preprocess import PreparedSlice, prepare_slice
-from edge_runtime.pipeline.selection import may_be_selected
+from edge_runtime.pipeline.prepared import PreparedImages
+from edge_runtime.pipeline.preprocess import prepare_image
+from edge_runtime.pipeline.selection import Rejected, may_be_selected, select_series
 from edge_runtime.store.analyses import (
     ClaimedAnalysis,
     claim_analysis,
@@ -36,8 +40,12 @@ from edge_runtime.store.analyses import (
 from edge_runtime.store.deliveries import StudyInstance
 from edge_runtime.store.studies import ArrivedInstance, callers_of
 from engines.errors import ModelEngineError
+from engines.preprocessing.values import Picture
 
 _log = structlog.get_logger()
+
+# So many at once: an urgent study that becomes complete waits for no more than these.
+_EARLY_ITEMS = 4
 
 ChannelChoice = Callable[[Result], Sequence[Channel]]
 """Which channels a result goes to; from the settings."""
@@ -66,7 +74,8 @@ class Pipeline:
     spool: Path
     models: tuple[ActiveModel, ...]
     arrivals: Arrivals
-    prepared: PreparedSlices
+    prepared: PreparedImages
+    early: EarlyRuns
     rules: PipelineRules
     owner: str
     channels_at_completion: CallerChoice
@@ -130,7 +139,7 @@ def next_due_us(pipeline: Pipeline) -> int | None:
 
 
 def prepare_next(pipeline: Pipeline) -> bool:
-    """Preparation: preprocess one slice of a study that still arrives."""
+    """Preparation: preprocess one image of a study that still arrives."""
     instance = pipeline.arrivals.next_unprepared()
     if instance is None:
         return False
@@ -147,7 +156,67 @@ def _prepare(pipeline: Pipeline, model: ActiveModel, instance: ArrivedInstance) 
         # The analysis will meet it again, and say so.
         _log.info("preparation.failed", model=model.package.name, error=type(error).__name__)
         return
-    pipeline.prepared.put(instance.study_id, model.package.name, instance.instance_id, prepared)
+    name = model.key
+    pipeline.prepared.put(instance.study_id, name, instance.instance_id, prepared)
+    if model.engine is not None and runs_by_item(model.package):
+        source = Source(instance_id=instance.instance_id, header=instance.header)
+        pipeline.early.note(instance.study_id, name, source, pipeline.clock.now().mono_us)
+
+
+def infer_next(pipeline: Pipeline) -> bool:
+    """Early inference: run a few items that what still arrives will leave as they are."""
+    for study_id, model_key, run in pipeline.early.due(pipeline.clock.now().mono_us):
+        model = next((each for each in pipeline.models if each.key == model_key), None)
+        if model is None or not pipeline.arrivals.is_receiving(study_id):
+            continue  # what was run waits for the analysis
+        try:
+            if _infer_early(pipeline, study_id, model, run):
+                return True
+        except Exception as error:  # noqa: BLE001 - the stage's boundary: one study must not stop the others
+            # The analysis will meet it again, and say so.
+            _log.info("inference.failed_early", model=model_key, error=type(error).__name__)
+            run.looked_at, run.look_at = len(run.sources), len(run.sources) + 1
+    return False
+
+
+def _infer_early(pipeline: Pipeline, study_id: int, model: ActiveModel, run: EarlyRun) -> bool:
+    """Run what is settled; False when there is nothing, and more images must come first."""
+    package = model.package
+    chosen = select_series([each.header for each in run.sources.values()], package.selection)
+    count = len(run.sources)
+    run.looked_at, run.look_at = count, count + 1
+    if (
+        model.engine is None
+        or isinstance(chosen, Rejected)
+        or check_series(chosen.headers, package.gate) is not None
+    ):
+        return False
+    wanted = {header.sop_instance_uid for header in chosen.headers}
+    planned = plan(
+        [each for each in run.sources.values() if each.header.sop_instance_uid in wanted], package
+    )
+    most = max(len(item.members) for item in planned.items)
+    held = partial(pipeline.prepared.get, study_id, model.key)
+    keys = {
+        planned.key(place): place
+        for place in planned.settled()
+        if all(held(instance_id) is not None for instance_id in planned.images(place))
+    }
+    missing = [key for key in keys if key not in run.outputs][:_EARLY_ITEMS]
+    if not missing:
+        run.look_at = count + most
+        return False
+    places = [keys[key] for key in missing]  # ascending, as they were planned
+    outputs = run_items(planned, places, package, model.engine, lambda key: _kept(held(key)))
+    run.outputs.update(zip(missing, outputs, strict=True))
+    run.look_at = count  # there may be more
+    return True
+
+
+def _kept(picture: Picture | None) -> Picture:
+    if picture is None:
+        raise BugError("an image was forgotten while it was in use")
+    return picture
 
 
 def analyse_next(pipeline: Pipeline, steps: Sequence[Step]) -> bool:
@@ -168,12 +237,13 @@ def analyse_next(pipeline: Pipeline, steps: Sequence[Step]) -> bool:
     except StopRequestedError:
         release_analysis(pipeline.connection, claim.analysis_id, owner=pipeline.owner)
         _log.info("analysis.handed_back", study_key=claim.study_key, revision=claim.revision)
-    pipeline.prepared.forget(claim.study_id, claim.model_name)
+    pipeline.prepared.forget(claim.study_id, claim.model_key)
+    pipeline.early.forget(claim.study_id, claim.model_key)
     return True
 
 
 def _is_for(claim: ClaimedAnalysis, model: ActiveModel) -> bool:
-    return claim.model_name == model.package.name
+    return claim.model_key == model.key
 
 
 def _result_of(
@@ -193,6 +263,7 @@ def _result_of(
         instances=claim.instances,
         is_discontinued=claim.is_discontinued,
         load=_LeasedLoad(pipeline, claim, model),
+        early=pipeline.early.known(claim.study_id, claim.model_key),
         max_instances=pipeline.rules.max_instances,
         max_pixel_bytes=pipeline.rules.max_pixel_bytes,
     )
@@ -200,8 +271,6 @@ def _result_of(
         return run_steps(work, steps)
     except (LeaseLostError, StopRequestedError):
         raise
-    except StudyDataError as error:
-        return Refused(reason=error.reason)
     except Exception as error:  # noqa: BLE001 - the stage's boundary: one study must not stop the others
         _log.exception("analysis.failed", study_key=claim.study_key)
         return Broken(reason=_reason_of(error))
@@ -216,7 +285,7 @@ def _reason_of(error: Exception) -> ReasonCode:
 
 
 class _LeasedLoad:
-    """Loads slices; while a large study takes its time, keeps the lease and heeds ``stop``.
+    """Loads images; while a large study takes its time, keeps the lease and heeds ``stop``.
 
     What was prepared on arrival costs nothing, so that an analysis which has all it needs is
     finished even on ``stop``.
@@ -228,9 +297,9 @@ class _LeasedLoad:
         self._model = model
         self._extend_mono_us = pipeline.clock.now().mono_us + pipeline.rules.lease_us // 3
 
-    def __call__(self, instance: StudyInstance) -> PreparedSlice:
+    def __call__(self, instance: StudyInstance) -> Picture:
         kept = self._pipeline.prepared.get(
-            self._claim.study_id, self._claim.model_name, instance.instance_id
+            self._claim.study_id, self._claim.model_key, instance.instance_id
         )
         if kept is not None:
             return kept
@@ -254,13 +323,13 @@ class _LeasedLoad:
 
 def _decode(
     pipeline: Pipeline, model: ActiveModel, instance: StudyInstance | ArrivedInstance
-) -> PreparedSlice:
+) -> Picture:
     pixels = read_pixels(
         pipeline.spool / instance.path,
         instance.header,
         max_bytes=pipeline.rules.max_pixel_bytes,
     )
-    return prepare_slice(pixels, instance.header, model.package.preprocess)
+    return prepare_image(pixels, instance.header, model.package.preprocess)
 
 
 def _commit(
@@ -273,7 +342,7 @@ def _commit(
         owner=pipeline.owner,
         model_version=model.package.version if model else claim.model_version,
         engine=model.engine_name if model else None,
-        channels=pipeline.channels_of(result),
+        channels=() if claim.is_shadow else pipeline.channels_of(result),
         at=pipeline.clock.now(),
     )
     reason = None if state in _SCORED else getattr(result, "reason", None)

@@ -22,6 +22,7 @@ from dicom_node.requestor import PeerAddress, RequestorTimeouts
 from edge_runtime.errors import DeliveryError
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.delivery import Channel
+from edge_runtime.model.finding import FindingScore
 from edge_runtime.outputs.contract import Receipt
 from edge_runtime.outputs.forward import ForwardSink
 from edge_runtime.outputs.report_sink import ReportSink
@@ -64,6 +65,7 @@ def make_job(spool: Path, channel: Channel = Channel.STRUCTURED_REPORT) -> Deliv
             reason_detail="",
             probability=0.93,
             threshold=0.5,
+            findings=(FindingScore(key="ich", probability=0.93, threshold=0.5, urgency=3),),
             series_instance_uid=header.series_instance_uid,
             engine="onnxruntime",
             decided_wall_us=1_767_225_599_123_456,
@@ -79,7 +81,7 @@ def report_sink(orthanc: Any) -> ReportSink:
         PeerAddress(ae_title=orthanc.ae_title, host=orthanc.host, port=orthanc.dicom_port),
         calling_ae_title="EDGETRIAGE",
         device=DEVICE,
-        packages={PACKAGE.name: PACKAGE},
+        packages={(PACKAGE.name, PACKAGE.version): PACKAGE},
         timeouts=TIMEOUTS,
     )
 

@@ -11,7 +11,7 @@ from dicom_node.headers import read_headers
 from dicom_node.instance import StoredInstance
 from dicom_node.spool import Spool
 from edge_runtime.model.delivery import Channel
-from edge_runtime.model.finding import Result, Scored
+from edge_runtime.model.finding import Result
 from edge_runtime.model.study import CompletionReason
 from edge_runtime.pipeline.retention import RetentionRules
 from edge_runtime.pipeline.selection import reopens
@@ -27,6 +27,7 @@ from edge_runtime.store.inbox import SqliteInbox
 from edge_runtime.store.worklist import StudyView, find_study
 from simulators.ct_slices import write_ct_slice
 from simulators.hand_clock import HandClock
+from simulators.scores import scored
 
 DAY_S = 86_400.0
 KEEP_S = 7 * DAY_S
@@ -34,7 +35,7 @@ LEAST_KEEP_S = 600.0
 RULES = RetentionRules(
     keep_us=int(KEEP_S * 1e6), least_keep_us=int(LEAST_KEEP_S * 1e6), free_bytes_target=0
 )
-NEGATIVE = Scored(probability=0.04, threshold=0.5, series_instance_uid="1.2.3.1")
+NEGATIVE = scored(0.04)
 MODEL = PlannedAnalysis(model_name="m", model_version="1.0.0", urgency=3)
 OWNER = "w1"
 

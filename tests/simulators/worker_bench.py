@@ -11,9 +11,10 @@ from dicom_node.instance import StoredInstance
 from edge_runtime.model.delivery import Channel
 from edge_runtime.pipeline.arrivals import Arrivals
 from edge_runtime.pipeline.assembly import AssemblyRules
+from edge_runtime.pipeline.early import EarlyRuns
 from edge_runtime.pipeline.flow import run_stages
 from edge_runtime.pipeline.models import ActiveModel
-from edge_runtime.pipeline.prepared import PreparedSlices
+from edge_runtime.pipeline.prepared import PreparedImages
 from edge_runtime.pipeline.selection import reopens
 from edge_runtime.pipeline.stages import Pipeline, PipelineRules
 from edge_runtime.store.database import connect
@@ -63,7 +64,8 @@ class WorkerBench:
             spool=self.spool,
             models=self.models,
             arrivals=Arrivals(connection, self.clock.now()),
-            prepared=PreparedSlices(max_bytes=1_000_000),
+            prepared=PreparedImages(max_bytes=1_000_000),
+            early=EarlyRuns(),
             rules=self.rules,
             owner=owner,
             channels_at_completion=lambda _callers: (Channel.FORWARD,),

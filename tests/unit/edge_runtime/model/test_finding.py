@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from simulators.scores import scored
 
 from edge_runtime.model.analysis import ANALYSIS_TRANSITIONS, DECIDED, AnalysisEvent, AnalysisState
 from edge_runtime.model.finding import TRIAGE_NOTICE, Broken, Refused, Result, Scored
@@ -9,7 +10,7 @@ from edge_runtime.model.transitions import next_state
 
 
 def _scored(probability: float) -> Scored:
-    return Scored(probability=probability, threshold=0.5, series_instance_uid="1.2")
+    return scored(probability, series_instance_uid="1.2")
 
 
 @pytest.mark.parametrize(

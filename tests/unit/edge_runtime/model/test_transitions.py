@@ -18,6 +18,7 @@ from edge_runtime.model.analysis import (
 )
 from edge_runtime.model.delivery import DELIVERY_TRANSITIONS, DeliveryEvent, DeliveryState
 from edge_runtime.model.errand import ERRAND_TRANSITIONS, ErrandEvent, ErrandState
+from edge_runtime.model.model_package import PACKAGE_TRANSITIONS, PackageEvent, PackageState
 from edge_runtime.model.procedure_step import (
     PROCEDURE_STEP_TRANSITIONS,
     ProcedureStepEvent,
@@ -33,6 +34,7 @@ TABLES: tuple[tuple[Table, type[Enum], type[Enum]], ...] = (
     (DELIVERY_TRANSITIONS, DeliveryState, DeliveryEvent),
     (ERRAND_TRANSITIONS, ErrandState, ErrandEvent),
     (PROCEDURE_STEP_TRANSITIONS, ProcedureStepState, ProcedureStepEvent),
+    (PACKAGE_TRANSITIONS, PackageState, PackageEvent),
 )
 PAIRS = [
     (table, state, event)
@@ -105,3 +107,15 @@ def test_a_delivery_ends_only_confirmed() -> None:
 def test_a_procedure_step_that_has_ended_never_moves() -> None:
     for state in (ProcedureStepState.COMPLETED, ProcedureStepState.DISCONTINUED):
         assert _successors(PROCEDURE_STEP_TRANSITIONS, state) == set()
+
+
+def test_a_model_package_is_used_only_after_it_was_verified_and_approved() -> None:
+    for used in (PackageState.SHADOW, PackageState.ACTIVE):
+        ways = {source for (source, _), target in PACKAGE_TRANSITIONS.items() if target is used}
+        assert ways <= {PackageState.APPROVED, PackageState.SHADOW, PackageState.RETIRED}
+    assert _successors(PACKAGE_TRANSITIONS, PackageState.REFUSED) == {PackageState.INSTALLED}
+
+
+def test_no_model_package_is_stuck() -> None:
+    for state in PackageState:
+        assert PackageState.ACTIVE in _reachable(PACKAGE_TRANSITIONS, state)

@@ -16,6 +16,7 @@ from dicom_node.requestor import PeerAddress, RequestorTimeouts
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Stamp
 from edge_runtime.model.delivery import Channel
+from edge_runtime.model.finding import FindingScore
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.outputs.contract import ReportingDevice
 from edge_runtime.store.deliveries import DecidedAnalysis, DeliveryJob, StudyInstance
@@ -80,6 +81,9 @@ def make_analysis() -> Callable[..., DecidedAnalysis]:
             reason_detail=reason_detail,
             probability=probability if scored else None,
             threshold=0.5 if scored else None,
+            findings=(FindingScore(key="ich", probability=probability, threshold=0.5, urgency=3),)
+            if scored and probability is not None
+            else (),
             series_instance_uid=series_instance_uid,
             engine="onnxruntime" if scored else None,
             decided_wall_us=1_767_225_599_123_456,  # 2025-12-31 23:59:59.123456 UTC

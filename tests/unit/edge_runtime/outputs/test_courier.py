@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from simulators.hand_clock import HandClock
+from simulators.scores import scored
 from simulators.scripted_sink import ScriptedSink
 from simulators.waiting import wait_until
 
@@ -17,7 +18,6 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.errors import DeliveryError
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.delivery import Channel, DeliveryState
-from edge_runtime.model.finding import Scored
 from edge_runtime.model.study import CompletionReason
 from edge_runtime.outputs.contract import Receipt
 from edge_runtime.outputs.courier import ChannelCourier, run_channels
@@ -83,11 +83,11 @@ class Outbox:
             )
         claim = claim_analysis(self.connection, owner="w", at=at, lease_us=LEASE_US)
         assert claim is not None
-        scored = Scored(probability=probability, threshold=0.5, series_instance_uid=f"{study}.1")
+        result = scored(probability, series_instance_uid=f"{study}.1")
         finish_analysis(
             self.connection,
             claim,
-            scored,
+            result,
             owner="w",
             engine="e",
             channels=channels or (REPORT,),

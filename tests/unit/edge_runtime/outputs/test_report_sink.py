@@ -30,7 +30,7 @@ def make_sink(
             peer,
             calling_ae_title="EDGETRIAGE",
             device=device,
-            packages={package.name: package},
+            packages={(package.name, package.version): package},
             timeouts=timeouts,
         )
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from simulators.hand_clock import HandClock
+from simulators.scores import scored
 
 from dicom_node.instance import StoredInstance, StudyIdentity
 from edge_runtime.model.delivery import Channel, DeliveryEvent
-from edge_runtime.model.finding import Scored
 from edge_runtime.model.study import CompletionReason
 from edge_runtime.outputs.contract import ReportingDevice
 from edge_runtime.outputs.structured_report import render_report
@@ -80,7 +80,7 @@ def decide(connection: sqlite3.Connection, package: ModelPackage, *, probability
     )
     claim = claim_analysis(connection, owner="w", at=at, lease_us=1_000_000)
     assert claim is not None
-    result = Scored(probability=probability, threshold=0.5, series_instance_uid="1.2.3.1")
+    result = scored(probability)
     finish_analysis(
         connection, claim, result, owner="w", engine="onnxruntime", channels=[REPORT], at=at
     )

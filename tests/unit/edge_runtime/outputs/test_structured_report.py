@@ -16,7 +16,7 @@ from dicom_node.instance import StudyIdentity
 from edge_runtime.errors import BugError
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Instant, Mark, Stamp
-from edge_runtime.model.finding import TRIAGE_NOTICE
+from edge_runtime.model.finding import TRIAGE_NOTICE, FindingScore
 from edge_runtime.model.reasons import REASONS, ReasonCode, ReasonKind
 from edge_runtime.outputs.contract import ReportingDevice
 from edge_runtime.outputs.structured_report import (
@@ -25,7 +25,7 @@ from edge_runtime.outputs.structured_report import (
     warm_up,
 )
 from edge_runtime.store.deliveries import DecidedAnalysis, DeliveryJob, StudyInstance
-from engines.package import ModelPackage
+from engines.package import Code, ModelPackage
 
 MakeAnalysis = Callable[..., DecidedAnalysis]
 MakeJob = Callable[..., DeliveryJob]
@@ -100,6 +100,42 @@ def test_a_suspicion_is_present_with_its_certainty(
     assert report.CompletionFlag == "COMPLETE"
     assert report.VerificationFlag == "UNVERIFIED"
     assert report.PreliminaryFlag == "PRELIMINARY"
+
+
+def test_each_finding_has_a_group_of_its_own(
+    make_job: MakeJob,
+    make_analysis: MakeAnalysis,
+    package: ModelPackage,
+    device: ReportingDevice,
+) -> None:
+    fracture = package.findings[0].model_copy(
+        update={
+            "key": "fracture",
+            "code": Code(value="71642004", scheme="SCT", meaning="Fracture of skull"),
+        }
+    )
+    both = package.model_copy(update={"findings": (*package.findings, fracture)})
+    analysis = replace(
+        make_analysis(),
+        findings=(
+            FindingScore(key="ich", probability=0.93124, threshold=0.5, urgency=3),
+            FindingScore(key="fracture", probability=0.11, threshold=0.4, urgency=2),
+        ),
+    )
+    report = render_report(make_job(analysis), both, device)
+
+    assert report.SeriesDescription == "AI TRIAGE - ICH SUSPECTED"
+    assert codes(report)[HAEMORRHAGE] == PRESENT
+    assert codes(report)["71642004"] == ABSENT
+    words = " ".join(texts(report))
+    assert "Intracranial hemorrhage suspected: probability 93.1%, suspected from 50.0%." in words
+    assert "Fracture of skull not suspected: probability 11.0%, suspected from 40.0%." in words
+    trackers = [
+        item.UID
+        for item in items(report)
+        if item.ValueType == "UIDREF" and item.ConceptNameCodeSequence[0].CodeValue == "112040"
+    ]
+    assert len(set(trackers)) == 2
 
 
 def test_a_negative_is_absent_and_names_no_finding(

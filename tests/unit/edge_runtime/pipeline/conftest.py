@@ -12,8 +12,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from simulators.model_package import write_model_package
 
 from dicom_node.instance import InstanceHeader
+from engines.package import ModelPackage
 
 MakeHeader = Callable[..., InstanceHeader]
 MakeStack = Callable[..., list[InstanceHeader]]
@@ -149,3 +151,9 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("EDGE_TRIAGE_TEST_DATA is not set")
     return Path(folder) / "dicom"
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """One that looks at each image."""
+    return write_model_package(tmp_path_factory.mktemp("package")).manifest

@@ -104,6 +104,29 @@ def test_anisotropic_pixels_pass_and_each_spacing_is_checked(make_stack: MakeSta
         ({"patient_sex": "M"}, {"sexes": ("F",)}, ReasonCode.SEX_NOT_COVERED),
         ({"patient_sex": None}, {"sexes": ("F",)}, ReasonCode.SEX_NOT_COVERED),
         ({"patient_sex": "F"}, {"sexes": ("F",)}, None),
+        (
+            {"presentation_intent_type": "FOR PROCESSING"},
+            {"for_processing": "forbidden"},
+            ReasonCode.FOR_PROCESSING,
+        ),
+        ({"presentation_intent_type": "FOR PROCESSING"}, {"for_processing": "allowed"}, None),
+        ({"presentation_intent_type": "FOR PRESENTATION"}, {}, None),
+        ({"view_position": None}, {"view_positions": ("AP", "PA")}, ReasonCode.VIEW_MISSING),
+        ({"view_position": "LL"}, {"view_positions": ("AP",)}, ReasonCode.VIEW_NOT_COVERED),
+        ({"view_position": "ap "}, {"view_positions": ("AP",)}, None),
+        (
+            {"manufacturer": "Unknown Inc."},
+            {"manufacturers": ("^siemens", "^ge medical")},
+            ReasonCode.MANUFACTURER_NOT_COVERED,
+        ),
+        ({"manufacturer": "SIEMENS"}, {"manufacturers": ("^siemens",)}, None),
+        (
+            {"manufacturer": None},
+            {"manufacturers": ("^siemens",)},
+            ReasonCode.MANUFACTURER_NOT_COVERED,
+        ),
+        ({"convolution_kernel": "H70h"}, {"kernels": ("^h[1-4]",)}, ReasonCode.KERNEL_NOT_COVERED),
+        ({"convolution_kernel": "H31s"}, {"kernels": ("^h[1-4]",)}, None),
     ],
 )
 def test_each_rule_refuses_with_its_own_reason(
@@ -113,6 +136,13 @@ def test_each_rule_refuses_with_its_own_reason(
     reason: ReasonCode | None,
 ) -> None:
     assert reason_of(make_stack(30, **changes), GateRules.model_validate(rules)) is reason
+
+
+def test_a_manufacturer_that_is_refused_is_not_repeated(make_stack: MakeStack) -> None:
+    rules = GateRules(manufacturers=("^siemens",))
+    refusal = check_series(make_stack(3, manufacturer="Canary Imaging"), rules)
+    assert refusal is not None
+    assert "Canary" not in refusal.measured
 
 
 def test_coronal_and_steep_series_are_not_axial(make_stack: MakeStack) -> None:

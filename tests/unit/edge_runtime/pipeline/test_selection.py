@@ -145,7 +145,7 @@ def test_body_part_is_compared_loosely_and_may_be_absent(
     assert isinstance(chosen, Selected)
 
 
-def choose(rules: SelectionRules, *series: list[InstanceHeader]) -> str:
+def choose(rules: SelectionRules, *series: list[InstanceHeader]) -> str | None:
     forwards = select_series([header for images in series for header in images], rules)
     backwards = select_series([header for images in series[::-1] for header in images], rules)
     assert isinstance(forwards, Selected)
@@ -170,6 +170,43 @@ def test_preferences_decide_in_the_order_of_the_package(make_stack: MakeStack) -
     assert choose(thinnest, soft, bone, thin) == "bone"
     most = HEAD_CT.model_copy(update={"prefer": ("most_images",)})
     assert choose(most, soft, bone, long) == "long"
+
+
+CHEST = SelectionRules(
+    modalities=("CT",),
+    sop_class_uids=HEAD_CT.sop_class_uids,
+    view_positions=("AP", "PA"),
+    series="all",
+)
+
+
+def test_images_of_other_views_are_left_out_and_those_that_say_nothing_stay(
+    make_header: MakeHeader,
+) -> None:
+    views = {"AP": "1", "LL": "2", None: "3", "pa": "4"}
+    headers = [make_header(view_position=view, sop_instance_uid=uid) for view, uid in views.items()]
+    chosen = select_series(headers, CHEST)
+    assert isinstance(chosen, Selected)
+    assert [header.sop_instance_uid for header in chosen.headers] == ["1", "3", "4"]
+    rejected = select_series(headers[1:2], CHEST)
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason is ReasonCode.VIEW_NOT_COVERED
+
+
+def test_radiographs_in_series_of_their_own_are_all_looked_at(make_header: MakeHeader) -> None:
+    headers = [
+        make_header(series_instance_uid=uid, sop_instance_uid=uid, view_position="AP")
+        for uid in ("1.2.7", "1.2.8")
+    ]
+    chosen = select_series(headers, CHEST)
+    assert isinstance(chosen, Selected)
+    assert chosen.series_instance_uid is None
+    assert len(chosen.headers) == 2
+    single = select_series(headers[:1], CHEST)
+    assert isinstance(single, Selected)
+    assert single.series_instance_uid == "1.2.7"
+    one = CHEST.model_copy(update={"series": "one"})
+    assert choose(one, *([header] for header in headers)) == "1.2.7"
 
 
 def test_ties_are_broken_by_series_number_then_uid(make_stack: MakeStack) -> None:

@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from simulators.hand_clock import HandClock
 from simulators.killed_sweep import kill_at_every_step
 from simulators.retention_bench import DAY_S, KEEP_S, LEAST_KEEP_S, RULES, RetentionBench
+from simulators.scores import scored
 from simulators.waiting import wait_until
 from structlog.testing import capture_logs
 
 from dicom_node.reconcile import reconcile
 from edge_runtime.model.delivery import Channel
-from edge_runtime.model.finding import Scored
 from edge_runtime.pipeline.sweeping import RetentionThread, resume_departures
 from edge_runtime.store.alarms import AlarmCode, standing_alarms
 from edge_runtime.store.database import transaction
 from edge_runtime.store.holdings import read_holdings
 from edge_runtime.store.retention import begin_departure, starting_revision
 
-POSITIVE = Scored(probability=0.97, threshold=0.5, series_instance_uid="1.2.3.1")
+POSITIVE = scored(0.97)
 
 
 @pytest.fixture

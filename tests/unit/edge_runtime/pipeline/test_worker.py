@@ -323,7 +323,7 @@ def test_every_model_looks_at_every_study(
 def test_a_slice_that_was_prepared_on_arrival_is_not_decoded_again(bench: WorkerBench) -> None:
     for number in range(1, SLICES):
         bench.store(number, images=SLICES)
-    assert bench.work(after_s=0.01) == SLICES - 1
+    assert bench.work(after_s=0.01) > SLICES - 1  # and the model ran early
     for path in bench.spool.iterdir():
         path.unlink()
     bench.store(SLICES, images=SLICES)
