@@ -61,8 +61,16 @@ class Pulse:
         self._started_wall_us = clock.now().wall_us
         self._due_mono_us = 0
 
+    def starting(self) -> None:
+        """Say that the process makes progress with what it does before it is ready."""
+        at = self._clock.now()
+        if at.mono_us >= self._due_mono_us:
+            self._due_mono_us = at.mono_us + self._interval_us
+            self._notifier.send(Notice.STARTING)
+
     def ready(self) -> None:
         """Say that the process does its work now."""
+        self._due_mono_us = 0
         self._notifier.send(Notice.READY)
         self.beat()
 
@@ -142,6 +150,16 @@ def database_path(settings: Settings) -> Path:
 def spool_path(settings: Settings) -> Path:
     """Return where received files lie."""
     return settings.device.state_dir / "spool"
+
+
+def models_path(settings: Settings) -> Path:
+    """Return where the model packages lie."""
+    return settings.device.state_dir / "models"
+
+
+def audit_path(settings: Settings) -> Path:
+    """Return where the audit chain lies."""
+    return settings.device.state_dir / "audit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

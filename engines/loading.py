@@ -4,8 +4,9 @@ Order (each step rests on those before):
 
 1. CHECKSUMS: the folder holds exactly the listed bytes.
 2. ``package.toml``, ``card.toml``, ``evaluation.json`` obey their closed schemas.
-3. They agree: the card quotes estimates that exist, and the evaluation is of this model, at this
-   version and operating point.
+3. They agree: the card quotes measurements that exist, and the evaluation is of this model, at
+   this version and operating point.
+4. The card's figures are plain pictures.
 
 What takes the ``onnx`` library or an engine stands in ``engines.verifying``.
 """
@@ -22,7 +23,10 @@ from pydantic import ValidationError
 from engines.card import Evaluation, ModelCard
 from engines.checksums import VerifiedFile, verify_checksums
 from engines.errors import PackageSchemaError
-from engines.package import ClosedModel, ModelPackage
+from engines.fields import ClosedModel
+from engines.figures import read_figure
+from engines.package import ModelPackage
+from engines.text_bounds import check_json, check_toml
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,6 +61,8 @@ class LoadedPackage:
     model: VerifiedFile
     golden_inputs: VerifiedFile
     golden_outputs: VerifiedFile
+    figures: tuple[VerifiedFile, ...]
+    """Of the card, in its order; each is a plain picture."""
 
 
 def load_package(folder: Path) -> LoadedPackage:
@@ -65,19 +71,24 @@ def load_package(folder: Path) -> LoadedPackage:
     Raises:
         PackageIntegrityError: The files are not those of CHECKSUMS.
         PackageSchemaError: A file is outside its schema, or two contradict each other.
+        FigureError: A figure of the card is not a plain picture.
     """
     files = verify_checksums(folder)
+    card = parse_toml(files.file(CARD_FILE), ModelCard)
     package = LoadedPackage(
         folder=folder,
         digest=files.digest,
         manifest=parse_toml(files.file(PACKAGE_FILE), ModelPackage),
-        card=parse_toml(files.file(CARD_FILE), ModelCard),
+        card=card,
         evaluation=parse_json(files.file(EVALUATION_FILE), Evaluation),
         model=files.file(MODEL_FILE),
         golden_inputs=files.file(GOLDEN_INPUTS_FILE),
         golden_outputs=files.file(GOLDEN_OUTPUTS_FILE),
+        figures=tuple(files.file(figure.file) for figure in card.figures),
     )
     _check_agreement(package)
+    for figure in package.figures:
+        read_figure(figure)
     return package
 
 
@@ -87,8 +98,10 @@ def parse_toml(file: VerifiedFile, schema: type[Schema]) -> Schema:
     Raises:
         PackageSchemaError: It is no TOML, or outside the schema; the text names the keys.
     """
+    content = file.read(MAX_TEXT_BYTES)
+    check_toml(file.path.name, content)
     try:
-        tables = tomllib.loads(file.read(MAX_TEXT_BYTES).decode("utf-8"))
+        tables = tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise PackageSchemaError(f"{file.path.name} is not valid TOML: {error}") from error
     try:
@@ -103,8 +116,10 @@ def parse_json(file: VerifiedFile, schema: type[Schema]) -> Schema:
     Raises:
         PackageSchemaError: It is no JSON, or outside the schema; the text names the keys.
     """
+    content = file.read(MAX_TEXT_BYTES)
+    check_json(file.path.name, content)
     try:
-        return schema.model_validate_json(file.read(MAX_TEXT_BYTES))
+        return schema.model_validate_json(content)
     except ValidationError as error:
         raise _outside_schema(file, error) from error
 
@@ -124,10 +139,9 @@ def _outside_schema(file: VerifiedFile, error: ValidationError) -> PackageSchema
 
 def _check_agreement(package: LoadedPackage) -> None:
     evaluation, manifest = package.evaluation, package.manifest
-    unknown = package.card.estimate_keys() - {item.key for item in evaluation.estimates}
-    if unknown:
+    if unmeasured := package.card.unmeasured(evaluation):
         raise PackageSchemaError(
-            f"{CARD_FILE} quotes {min(unknown)!r}, which {EVALUATION_FILE} does not hold"
+            f"{CARD_FILE} quotes {unmeasured[0]!r}, which {EVALUATION_FILE} does not hold"
         )
     if evaluation.model_sha256 != package.model.sha256:
         raise PackageSchemaError(
@@ -138,8 +152,11 @@ def _check_agreement(package: LoadedPackage) -> None:
             f"{EVALUATION_FILE} is of version {evaluation.model_version}, "
             f"{PACKAGE_FILE} of {manifest.version}"
         )
-    if evaluation.threshold != manifest.output.operating_point.threshold:
-        raise PackageSchemaError(
-            f"{EVALUATION_FILE} was measured at threshold {evaluation.threshold}, "
-            f"{PACKAGE_FILE} decides at {manifest.output.operating_point.threshold}"
-        )
+    decided = {rule.key: rule.operating_point.threshold for rule in manifest.findings}
+    for key in sorted(decided.keys() | evaluation.thresholds.keys()):
+        measured = evaluation.thresholds.get(key, "none")
+        if measured != decided.get(key):
+            raise PackageSchemaError(
+                f"{EVALUATION_FILE} was measured at threshold {measured} of finding {key!r}, "
+                f"{PACKAGE_FILE} decides at {decided.get(key, 'none')}"
+            )

@@ -9,7 +9,20 @@ import typer
 
 from edge_runtime.config.settings import LoggingSettings, LogLevel
 from edge_runtime.logs import configure_logs
-from tools import bench, callers, config, demo, doctor, release, resend, run, send, studies
+from tools import (
+    audit,
+    callers,
+    config,
+    demo,
+    doctor,
+    models,
+    release,
+    resend,
+    run,
+    send,
+    studies,
+)
+from tools.bench import command as bench
 
 app = typer.Typer(
     name="edge-triage",
@@ -26,6 +39,8 @@ app.command("resend")(resend.resend)
 app.command("release")(release.release)
 app.command("callers")(callers.callers)
 app.command("doctor")(doctor.doctor)
+app.add_typer(models.app, name="models")
+app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
 

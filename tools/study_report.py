@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
@@ -31,6 +32,7 @@ def report_study(detail: StudyDetail) -> dict[str, object]:
         "instances": study.instances,
         "procedure_steps": [_step(step) for step in detail.steps],
         "analyses": [_analysis(item, detail.stamps) for item in study.analyses],
+        "shadow_analyses": [_analysis(item, ()) for item in detail.shadows],
     }
 
 
@@ -61,6 +63,7 @@ def _analysis(view: AnalysisView, stamps: tuple[Stamp, ...]) -> dict[str, object
         "reason_detail": view.reason_detail,
         "probability": view.probability,
         "threshold": view.threshold,
+        "findings": [dataclasses.asdict(finding) for finding in view.findings],
         "engine": view.engine,
         "clock": _clock(mine),
         "deliveries": [

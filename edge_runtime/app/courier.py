@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timezone, tzinfo
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from dicom_node.requestor import PeerAddress, RequestorTimeouts
 from dicom_node.tls import RequestorTls
+from edge_runtime.app.models import Changes, KnownManifests, active_manifests
 from edge_runtime.app.services import errand_couriers, make_forgetting
 from edge_runtime.clock import SystemClock
 from edge_runtime.config.node_settings import NodeTlsSettings
@@ -25,12 +27,12 @@ from edge_runtime.outputs.forward import ForwardSink
 from edge_runtime.outputs.report_sink import ReportSink
 from edge_runtime.outputs.retry import RetryRule
 from edge_runtime.outputs.telemetry_link import TelemetryLink
-from edge_runtime.pipeline.packages import find_packages
-from edge_runtime.process import Pulse, database_path, spool_path
+from edge_runtime.process import Pulse, database_path, models_path, spool_path
 from edge_runtime.store.database import connect
 from edge_runtime.store.deliveries import return_leases
 from edge_runtime.store.device import read_device
 from edge_runtime.store.errands import return_errand_leases
+from edge_runtime.store.model_packages import list_packages
 from engines.package import ModelPackage
 from telemetry.settings import MqttProtocol, MqttSettings, TlsSettings
 
@@ -40,19 +42,51 @@ MODEL_NAME = "edge-triage"
 
 def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
     """Deliver the outbox; the only process that opens connections."""
-    clock = SystemClock()
-    packages = {
-        item.manifest.name: item.manifest for item in find_packages(settings.models.packages)
-    }
-    with (
-        contextlib.closing(connect(database_path(settings))) as connection,
-        contextlib.ExitStack() as stack,
-    ):
+    with contextlib.closing(connect(database_path(settings))) as connection:
         return_leases(connection)
         return_errand_leases(connection)
-        sinks = _sinks(settings, packages, stop, stack)
+        with contextlib.ExitStack() as stack:
+            packages = KnownManifests(connection, models_path(settings))
+            sinks = _sinks(settings, packages, stop, stack)
+            goes_on = True
+            while goes_on and not stop.is_set():
+                goes_on = _deliver(settings, connection, stop, pulse, kept=sinks, packages=packages)
+    return 0
+
+
+def _deliver(
+    settings: Settings,
+    connection: sqlite3.Connection,
+    stop: threading.Event,
+    pulse: Pulse,
+    *,
+    kept: Sequence[Sink],
+    packages: KnownManifests,
+) -> bool:
+    """Deliver until ``stop``, or until the store holds other packages; True in the latter case.
+
+    Telemetry may only name packages that it was told of, so its link is made anew for others.
+    """
+    clock = SystemClock()
+    changes = Changes(connection, list_packages)
+    packages.refresh()
+    for sink in kept:
+        if isinstance(sink, ReportSink):
+            sink.prepare()
+    sinks = list(kept)
+    leave = threading.Event()
+    other_packages = threading.Event()
+
+    def look() -> None:
+        if changes.have_come():
+            other_packages.set()
+        if stop.is_set() or other_packages.is_set():
+            leave.set()
+
+    with contextlib.ExitStack() as stack:
         ticks: list[Callable[[], None]] = [
             pulse.beat,
+            look,
             make_forgetting(settings, connection, clock).tick,
         ]
         if settings.telemetry.host is not None:
@@ -64,7 +98,8 @@ def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
                     clock=clock,
                     device=read_device(connection),
                     software=software_version(),
-                    models=list(packages.values()),
+                    models=list(active_manifests(connection, models_path(settings)).values()),
+                    known=list(packages.values()),
                     cap_bytes=settings.telemetry.outbox_max_bytes,
                     health_interval_s=settings.telemetry.health_interval_s,
                 )
@@ -89,8 +124,8 @@ def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
             for tick in ticks:
                 tick()
 
-        run_channels(couriers, stop, tick_all)
-    return 0
+        run_channels(couriers, leave, tick_all)
+    return other_packages.is_set()
 
 
 def software_version() -> str:
@@ -119,7 +154,7 @@ def mqtt_settings(telemetry: TelemetrySettings, host: str) -> MqttSettings:
 
 def _sinks(
     settings: Settings,
-    packages: dict[str, ModelPackage],
+    packages: Mapping[tuple[str, str], ModelPackage],
     stop: threading.Event,
     stack: contextlib.ExitStack,
 ) -> list[Sink]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from edge_runtime.clock import SystemClock
+from edge_runtime.app.models import Changes, hold_configured
+from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.config.settings import OutcomeName, Settings
 from edge_runtime.model.analysis import AnalysisEvent
 from edge_runtime.model.delivery import Channel
@@ -15,14 +18,17 @@ from edge_runtime.model.finding import Result, Scored
 from edge_runtime.model.reasons import REASONS
 from edge_runtime.pipeline.arrivals import Arrivals
 from edge_runtime.pipeline.assembly import AssemblyRules
+from edge_runtime.pipeline.early import EarlyRuns
+from edge_runtime.pipeline.errors import StopRequestedError
 from edge_runtime.pipeline.models import open_models
-from edge_runtime.pipeline.packages import find_packages
-from edge_runtime.pipeline.prepared import PreparedSlices
+from edge_runtime.pipeline.packages import used_packages
+from edge_runtime.pipeline.prepared import PreparedImages
 from edge_runtime.pipeline.stages import CallerChoice, Pipeline, PipelineRules
 from edge_runtime.pipeline.worker import run_pipeline
-from edge_runtime.process import Pulse, database_path, spool_path
+from edge_runtime.process import Pulse, database_path, models_path, spool_path
 from edge_runtime.store.analyses import return_all_analyses
 from edge_runtime.store.database import connect
+from edge_runtime.store.model_packages import packages_in_use
 
 _BYTES_PER_PIXEL = 2
 _MIB = 1024 * 1024
@@ -31,28 +37,63 @@ _MIB = 1024 * 1024
 def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
     """Run the pipeline and the engines."""
     clock = SystemClock()
-    at = clock.now()
-    packages = find_packages(settings.models.packages)
-    with (
-        contextlib.closing(connect(database_path(settings))) as connection,
-        open_models(packages, settings.engine) as models,
-    ):
+    with contextlib.closing(connect(database_path(settings))) as connection:
+        try:
+            hold_configured(settings, connection, clock, partial(_keep_on, stop, pulse))
+        except StopRequestedError:
+            return 0  # the next start goes on
         return_all_analyses(connection)
+        while not stop.is_set():
+            _analyse(settings, connection, clock, stop, pulse)
+    return 0
+
+
+def _keep_on(stop: threading.Event, pulse: Pulse) -> None:
+    """A sign of life while packages are verified, which takes minutes for the largest."""
+    pulse.starting()
+    if stop.is_set():
+        raise StopRequestedError("the worker stops")
+
+
+def _analyse(
+    settings: Settings,
+    connection: sqlite3.Connection,
+    clock: Clock,
+    stop: threading.Event,
+    pulse: Pulse,
+) -> None:
+    """Work until ``stop``, or until the store has other packages in use."""
+    at = clock.now()
+    changes = Changes(connection, packages_in_use)
+    leave = threading.Event()
+
+    def look() -> None:
+        pulse.beat()
+        if stop.is_set() or changes.have_come():
+            leave.set()
+
+    used = used_packages(connection, models_path(settings))
+    with open_models(
+        [item.package for item in used if not item.is_shadow],
+        settings.engine,
+        shadows=[item.package for item in used if item.is_shadow],
+        operating_points=settings.models.operating_points,
+    ) as models:
         pipeline = Pipeline(
             connection=connection,
             clock=clock,
             spool=spool_path(settings),
             models=models,
             arrivals=Arrivals(connection, at),
-            prepared=PreparedSlices(max_bytes=settings.worker.prepared_cache_mib * _MIB),
+            prepared=PreparedImages(max_bytes=settings.worker.prepared_cache_mib * _MIB),
+            early=EarlyRuns(),
             rules=pipeline_rules(settings),
             owner=f"worker-{os.getpid()}",
             channels_at_completion=forward_choice(settings),
             channels_of=channel_choice(settings),
         )
         pulse.ready()
-        run_pipeline(pipeline, stop, pulse.beat)
-    return 0
+        run_pipeline(pipeline, leave, look)
 
 
 def pipeline_rules(settings: Settings) -> PipelineRules:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr, model_validator
 
-from edge_runtime.config.fields import Address, Host, Port, Section
+from edge_runtime.config.fields import Address, FindingKey, Host, Port, Section, Threshold
 from edge_runtime.config.node_settings import NodeSettings
 from edge_runtime.config.peers import PeerSettings
 
@@ -70,12 +70,28 @@ class EngineSettings(Section):
 
 
 class ModelSettings(Section):
-    """Which model packages are active."""
+    """Which model packages the device holds, and who must agree before one is used."""
 
     packages: tuple[Path, ...] = Field(
         default=(Path("head_ct_phantom"),),
         max_length=16,
-        description="Folders of model packages; a bare name is a package that we ship",
+        description="Folders of model packages that the device shall hold; a bare name is a "
+        "package that we ship",
+    )
+    approvals_required: Annotated[int, Field(ge=0, le=2)] = Field(
+        default=0,
+        description="How many people must approve a package before it is used; with 0 a "
+        "demonstration needs nobody, any other package still needs one person",
+    )
+    operating_points: dict[FindingKey, Threshold] = Field(
+        default={},
+        max_length=64,
+        description="Probability from which this site flags, in place of the package's, by "
+        "'package.finding'; within the bounds that the package allows",
+    )
+    shadow_first: bool = Field(
+        default=False,
+        description="A new version must run beside the active one, unseen, before it replaces it",
     )
 
 
@@ -278,7 +294,7 @@ class Settings(Section):
     )
     worker: WorkerSettings = Field(default=WorkerSettings(), description="The pipeline")
     engine: EngineSettings = Field(default=EngineSettings(), description="Inference")
-    models: ModelSettings = Field(default=ModelSettings(), description="Active model packages")
+    models: ModelSettings = Field(default=ModelSettings(), description="Model packages")
     outputs: OutputSettings = Field(default=OutputSettings(), description="Where results go")
     courier: CourierSettings = Field(default=CourierSettings(), description="Deliveries")
     telemetry: TelemetrySettings = Field(

@@ -1,4 +1,4 @@
-"""One way to look up a transition, shared by the three tables of DESIGN.md section 2."""
+"""One way to look up a transition, shared by all tables of states."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from edge_runtime.model.study import STUDY_TRANSITIONS, CompletionReason, StudyE
 from edge_runtime.model.transitions import next_state
 from edge_runtime.store.database import transaction
 from edge_runtime.store.deliveries import StudyInstance, open_delivery, read_instances
+from edge_runtime.store.findings import write_findings
 from edge_runtime.store.stamps import stamp
 
 NO_MODEL = "none"
@@ -36,6 +37,9 @@ class PlannedAnalysis:
     model_name: str
     model_version: str
     urgency: int
+    """0 for a shadow."""
+    is_shadow: bool = False
+    """Its result raises no study and leaves the device by no channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,17 @@ class ClaimedAnalysis:
     is_discontinued: bool
     """The scanner broke the examination off."""
     instances: tuple[StudyInstance, ...] = field(repr=False)
+    is_shadow: bool = False
+
+    @property
+    def model_key(self) -> str:
+        """Tell a model and its shadow apart."""
+        return model_key(self.model_name, is_shadow=self.is_shadow)
+
+
+def model_key(name: str, *, is_shadow: bool) -> str:
+    """Return a name that a model does not share with its shadow."""
+    return f"{name} (shadow)" if is_shadow else name
 
 
 def complete_study(
@@ -82,10 +97,14 @@ def complete_study(
             (state.value, reason.value, int(is_discontinued), study_id),
         )
         stamp(connection, study_id, row["revision"], Mark.COMPLETE, at)
-        planned = models or (
-            PlannedAnalysis(model_name=NO_MODEL, model_version=NO_MODEL_VERSION, urgency=0),
-        )
-        ids = [_queue(connection, study_id, row["revision"], model, at) for model in planned]
+        shadows = [model for model in models if model.is_shadow]
+        planned = [model for model in models if not model.is_shadow] or [
+            PlannedAnalysis(model_name=NO_MODEL, model_version=NO_MODEL_VERSION, urgency=0)
+        ]
+        ids = [
+            _queue(connection, study_id, row["revision"], model, at)
+            for model in (*planned, *shadows)
+        ]
         for channel in channels:
             open_delivery(connection, ids[0], channel, at)
     return True
@@ -100,7 +119,7 @@ def _queue(
 ) -> int:
     row = connection.execute(
         "INSERT INTO analysis (study_id, revision, model_name, model_version, urgency, state, "
-        "queued_wall_us) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        "queued_wall_us, is_shadow) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
         (
             study_id,
             revision,
@@ -109,6 +128,7 @@ def _queue(
             model.urgency,
             AnalysisState.QUEUED.value,
             at.wall_us,
+            int(model.is_shadow),
         ),
     ).fetchone()
     return int(row["id"])
@@ -131,8 +151,9 @@ def claim_analysis(
         if not rows:
             return None
         row = rows[0]
-        subject = row["model_name"]
-        stamp(connection, row["study_id"], row["revision"], Mark.STARTED, at, subject=subject)
+        if not row["is_shadow"]:  # the clock of a study is that of what people are told
+            subject = row["model_name"]
+            stamp(connection, row["study_id"], row["revision"], Mark.STARTED, at, subject=subject)
         study = connection.execute(
             "SELECT study_key, is_discontinued FROM study WHERE id = ?", (row["study_id"],)
         ).fetchone()
@@ -147,6 +168,7 @@ def claim_analysis(
             attempts=row["attempts"],
             is_discontinued=bool(study["is_discontinued"]),
             instances=read_instances(connection, row["study_id"], up_to_revision=row["revision"]),
+            is_shadow=bool(row["is_shadow"]),
         )
 
 
@@ -207,20 +229,17 @@ def finish_analysis(
         ).rowcount
         if not changed:
             raise LeaseLostError("the analysis belongs to another owner now, or was superseded")
-        if state is AnalysisState.SUSPECTED:
+        if isinstance(result, Scored):
+            write_findings(connection, claim.analysis_id, result.findings)
+        if isinstance(result, Scored) and not claim.is_shadow:
             connection.execute(
                 "UPDATE study SET raised = max(raised, ?) WHERE id = ?",
-                (claim.urgency, claim.study_id),
+                (result.urgency, claim.study_id),
             )
         _supersede_before(connection, claim)
-        stamp(
-            connection,
-            claim.study_id,
-            claim.revision,
-            Mark.DECIDED,
-            at,
-            subject=claim.model_name,
-        )
+        if not claim.is_shadow:
+            subject = claim.model_name
+            stamp(connection, claim.study_id, claim.revision, Mark.DECIDED, at, subject=subject)
         for channel in channels:
             open_delivery(connection, claim.analysis_id, channel, at)
     return state
@@ -230,7 +249,8 @@ def _result_columns(
     result: Result,
 ) -> tuple[str | None, str, float | None, float | None, str | None]:
     if isinstance(result, Scored):
-        return None, "", result.probability, result.threshold, result.series_instance_uid
+        leading = result.leading
+        return None, "", leading.probability, leading.threshold, result.series_instance_uid
     series = result.series_instance_uid if isinstance(result, Refused) else None
     return result.reason.value, result.detail, None, None, series
 
@@ -238,8 +258,8 @@ def _result_columns(
 def _supersede_before(connection: sqlite3.Connection, claim: ClaimedAnalysis) -> None:
     connection.execute(
         "UPDATE analysis SET state = 'SUPERSEDED' WHERE study_id = ? AND revision < ? "
-        "AND state <> 'SUPERSEDED' AND (model_name = ? OR model_name = ?)",
-        (claim.study_id, claim.revision, claim.model_name, NO_MODEL),
+        "AND state <> 'SUPERSEDED' AND is_shadow = ? AND (model_name = ? OR model_name = ?)",
+        (claim.study_id, claim.revision, claim.is_shadow, claim.model_name, NO_MODEL),
     )
 
 

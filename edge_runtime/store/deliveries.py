@@ -15,11 +15,13 @@ from edge_runtime.model.delivery import (
     DeliveryEvent,
     DeliveryState,
 )
+from edge_runtime.model.finding import FindingScore
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.model.transitions import next_state
 from edge_runtime.store.alarms import AlarmCode, clear_alarm, raise_alarm
 from edge_runtime.store.codec import decode_header, decode_identity
 from edge_runtime.store.database import transaction
+from edge_runtime.store.findings import read_findings
 from edge_runtime.store.stamps import read_stamps, stamp
 
 _DUE = "(due_boot_id <> ? OR due_mono_us <= ?)"
@@ -38,7 +40,10 @@ class DecidedAnalysis:
     reason: ReasonCode | None
     reason_detail: str
     probability: float | None
+    """Of the finding that speaks for all."""
     threshold: float | None
+    findings: tuple[FindingScore, ...]
+    """Of a scored analysis, in the package's order."""
     series_instance_uid: str | None = field(repr=False)
     engine: str | None
     decided_wall_us: int
@@ -309,7 +314,7 @@ def _read_job(
         study_key=study["study_key"],
         study_instance_uid=study["study_instance_uid"],
         identity=decode_identity(study["identity"]),
-        analysis=_decided(analysis),
+        analysis=_decided(connection, analysis),
         revision=analysis["revision"],
         instances=read_instances(connection, study["id"], up_to_revision=analysis["revision"]),
         stamps=read_stamps(connection, study["id"]),
@@ -336,7 +341,7 @@ def read_instances(
     )
 
 
-def _decided(row: sqlite3.Row) -> DecidedAnalysis | None:
+def _decided(connection: sqlite3.Connection, row: sqlite3.Row) -> DecidedAnalysis | None:
     if row["outcome"] is None:
         return None
     return DecidedAnalysis(
@@ -349,6 +354,7 @@ def _decided(row: sqlite3.Row) -> DecidedAnalysis | None:
         reason_detail=row["reason_detail"],
         probability=row["probability"],
         threshold=row["threshold"],
+        findings=read_findings(connection, [row["id"]]).get(row["id"], ()),
         series_instance_uid=row["series_instance_uid"],
         engine=row["engine"],
         decided_wall_us=row["decided_wall_us"],

@@ -10,9 +10,11 @@ from dicom_node.instance import StudyIdentity
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Instant, Mark, Stamp
 from edge_runtime.model.delivery import Channel, DeliveryState
+from edge_runtime.model.finding import FindingScore
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.model.study import CompletionReason, StudyState
 from edge_runtime.store.codec import decode_identity
+from edge_runtime.store.findings import read_findings
 from edge_runtime.store.procedure_steps import StepProgress, steps_of_study
 from edge_runtime.store.stamps import read_stamps
 
@@ -44,6 +46,9 @@ class AnalysisView:
     reason_detail: str
     probability: float | None
     threshold: float | None
+    findings: tuple[FindingScore, ...]
+    """All that the model looks for, in the package's order; the two above are of the one that
+    speaks for all."""
     engine: str | None
     deliveries: tuple[DeliveryView, ...]
 
@@ -80,6 +85,8 @@ class StudyDetail:
     stamps: tuple[Stamp, ...]
     steps: tuple[StepProgress, ...] = ()
     """What the scanner says of its procedure steps."""
+    shadows: tuple[AnalysisView, ...] = ()
+    """What models that are tried out made of it, in all revisions; no outcome of the study."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +119,7 @@ def list_studies(
 
 
 _UNACKNOWLEDGED = (
-    "SELECT study_id FROM analysis WHERE outcome = 'SUSPECTED' AND NOT EXISTS ("
+    "SELECT study_id FROM analysis WHERE outcome = 'SUSPECTED' AND is_shadow = 0 AND NOT EXISTS ("
     "  SELECT 1 FROM stamp WHERE stamp.study_id = analysis.study_id"
     "  AND stamp.revision = analysis.revision AND mark = 'acknowledged'"
     "  AND subject = model_name)"
@@ -148,7 +155,7 @@ def count_outcomes(connection: sqlite3.Connection) -> WorklistCounts:
         "count(DISTINCT CASE WHEN analysis.state = 'NOT_ANALYSED' THEN study_id END) "
         "  AS not_analysed, "
         "count(DISTINCT CASE WHEN analysis.state = 'FAILED' THEN study_id END) AS failed "
-        "FROM analysis"
+        "FROM analysis WHERE is_shadow = 0"
     ).fetchone()
     return WorklistCounts(**{name: row[name] for name in row.keys()})  # noqa: SIM118 - sqlite3.Row
 
@@ -189,6 +196,9 @@ def find_study(connection: sqlite3.Connection, key_or_uid: str) -> StudyDetail |
         study=view,
         stamps=read_stamps(connection, view.study_id),
         steps=steps_of_study(connection, view.study_instance_uid),
+        shadows=tuple(
+            _analyses(connection, [view.study_id], is_shadow=True).get(view.study_id, ())
+        ),
     )
 
 
@@ -204,7 +214,7 @@ def count_studies(connection: sqlite3.Connection) -> int:
 
 
 def _views(connection: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[StudyView, ...]:
-    analyses = _analyses(connection, [row["id"] for row in rows])
+    analyses = _analyses(connection, [row["id"] for row in rows], is_shadow=False)
     return tuple(
         StudyView(
             study_id=row["id"],
@@ -226,14 +236,15 @@ def _views(connection: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Stu
 
 
 def _analyses(
-    connection: sqlite3.Connection, study_ids: list[int]
+    connection: sqlite3.Connection, study_ids: list[int], *, is_shadow: bool
 ) -> dict[int, list[AnalysisView]]:
     rows = connection.execute(
-        f"SELECT * FROM analysis WHERE study_id IN ({_marks(study_ids)}) "
+        f"SELECT * FROM analysis WHERE study_id IN ({_marks(study_ids)}) AND is_shadow = ? "
         "ORDER BY revision DESC, urgency DESC, model_name",
-        study_ids,
+        (*study_ids, is_shadow),
     ).fetchall()
     deliveries = _deliveries(connection, [row["id"] for row in rows])
+    findings = read_findings(connection, [row["id"] for row in rows])
     found: dict[int, list[AnalysisView]] = {}
     for row in rows:
         view = AnalysisView(
@@ -248,6 +259,7 @@ def _analyses(
             reason_detail=row["reason_detail"],
             probability=row["probability"],
             threshold=row["threshold"],
+            findings=findings.get(row["id"], ()),
             engine=row["engine"],
             deliveries=tuple(deliveries.get(row["id"], ())),
         )

@@ -1,7 +1,7 @@
 """The sd_notify protocol, both ends: systemd's own on a device, ours under ``edge-triage run``.
 
-A process sends READY=1, WATCHDOG=1 and STOPPING=1 to the socket named by NOTIFY_SOCKET
-(sd_notify(3)), whoever listens there.
+A process sends READY=1, WATCHDOG=1 and the other words of ``Notice`` to the socket named by
+NOTIFY_SOCKET (sd_notify(3)), whoever listens there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _CREDENTIAL_BYTES = 12  # struct ucred: pid, uid, gid
 class Notice(str, Enum):
     """What a process says."""
 
+    STARTING = "EXTEND_TIMEOUT_USEC=60000000"
+    """It has yet to be ready, and makes progress: give it another minute."""
     READY = "READY=1"
     ALIVE = "WATCHDOG=1"
     STOPPING = "STOPPING=1"

@@ -61,6 +61,10 @@ class Supervisor:
         for role, child in self._children.items():
             if child.pid == message.pid and message.notice is not Notice.STOPPING:
                 seen = self._seen[role]
+                if message.notice is Notice.STARTING:
+                    if not seen.ready:
+                        self._seen[role] = dataclasses.replace(seen, started_s=now_s)
+                    continue
                 if not seen.ready:
                     _log.info("process.ready", role=role.value, pid=child.pid)
                 self._seen[role] = dataclasses.replace(seen, ready=True, last_sign_s=now_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from edge_runtime.model.analysis import AnalysisState
@@ -69,6 +70,7 @@ def _analysis_json(analysis: AnalysisView, models: Mapping[str, ModelWords]) -> 
         "model_version": analysis.model_version,
         "demonstration": model.demonstration if model else None,
         "finding": model.finding if model else None,
+        "finding_words": dict(model.findings) if model else {},
         "revision": analysis.revision,
         "state": analysis.state.value,
         "superseded_outcome": analysis.outcome.value if superseded and analysis.outcome else None,
@@ -77,6 +79,7 @@ def _analysis_json(analysis: AnalysisView, models: Mapping[str, ModelWords]) -> 
         "reason_detail": analysis.reason_detail,
         "probability": analysis.probability,
         "threshold": analysis.threshold,
+        "findings": [dataclasses.asdict(finding) for finding in analysis.findings],
         "engine": analysis.engine,
         "deliveries": [
             {

@@ -70,6 +70,8 @@ def _routes(handlers: Handlers) -> list[Route | Mount]:
         Route("/study/{study_key}", handlers.study),
         Route("/study/{study_key}/acknowledge", handlers.acknowledge, methods=["POST"]),
         Route("/device", handlers.device),
+        Route("/models", handlers.models),
+        Route("/models/{name}/card", handlers.model_card),
         Route("/api/studies", handlers.api_studies),
         Route("/api/studies/{study_key}", handlers.api_study),
         Route("/healthz", handlers.health),

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 
 from edge_runtime.model.clock import Instant, Mark, Stamp, interval_us
 from edge_runtime.model.delivery import Channel, DeliveryState
+from edge_runtime.model.model_package import PackageState
 from edge_runtime.store.alarms import Alarm
+from edge_runtime.store.model_packages import StoredPackage
 from edge_runtime.store.processes import ProcessView
 from edge_runtime.store.worklist import AnalysisView, StudyDetail
 from edge_runtime.web.context import ModelWords
-from edge_runtime.web.lines import Line, Verdict, line_of
+from edge_runtime.web.lines import Line, Verdict, line_of, verdict_of
 from edge_runtime.web.reading import is_silent
 from edge_runtime.web.words import (
     CHANNEL_WORDS,
     COMPLETION_WORDS,
     MARK_WORDS,
+    PACKAGE_WORDS,
     ROLE_WORDS,
     alarm_words,
     clean_text,
@@ -60,13 +63,21 @@ class DeliveryRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRow:
+    """One finding's score in words."""
+
+    finding: str
+    score: str
+    operating_point: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisPart:
     """All that is known of one analysis."""
 
     verdict: Verdict
     model: str
-    score: str
-    operating_point: str
+    scores: tuple[ScoreRow, ...]
     engine: str
     deliveries: tuple[DeliveryRow, ...]
 
@@ -83,6 +94,8 @@ class StudyPage:
     """What the scanner says of its procedure steps."""
     analyses: tuple[AnalysisPart, ...]
     earlier: tuple[AnalysisPart, ...]
+    shadows: tuple[AnalysisPart, ...]
+    """What models that are tried out made of it."""
     clock: tuple[ClockTable, ...]
     unsynchronised: bool
 
@@ -117,6 +130,8 @@ class DevicePage:
     processes: tuple[ProcessRow, ...]
     alarms: tuple[AlarmRow, ...]
     models: tuple[tuple[str, ModelWords], ...]
+    waiting: tuple[tuple[str, str], ...]
+    """Packages that decide nothing yet, and how each stands."""
     studies: int
     clock_synced: bool
 
@@ -131,31 +146,40 @@ def study_page(detail: StudyDetail, models: Mapping[str, ModelWords]) -> StudyPa
         study_date=clean_text(study.identity.study_date),
         completion=COMPLETION_WORDS[study.completion_reason] if study.completion_reason else "",
         steps=tuple(step_words(step) for step in detail.steps),
-        analyses=tuple(_part(verdict) for verdict in line.verdicts),
-        earlier=tuple(_part(verdict) for verdict in line.earlier),
+        analyses=tuple(_part(verdict, models) for verdict in line.verdicts),
+        earlier=tuple(_part(verdict, models) for verdict in line.earlier),
+        shadows=tuple(
+            _part(verdict_of(analysis, {}, models), models)
+            for analysis in detail.shadows
+            if analysis.revision == study.revision
+        ),
         clock=_clock(detail.stamps, models),
         unsynchronised=any(not stamp.at.clock_synced for stamp in detail.stamps),
     )
 
 
-def _part(verdict: Verdict) -> AnalysisPart:
+def _part(verdict: Verdict, models: Mapping[str, ModelWords]) -> AnalysisPart:
     analysis = verdict.analysis
     if analysis is None:
-        return AnalysisPart(
-            verdict=verdict, model="", score="", operating_point="", engine="", deliveries=()
-        )
+        return AnalysisPart(verdict=verdict, model="", scores=(), engine="", deliveries=())
     return AnalysisPart(
         verdict=verdict,
         model=f"{analysis.model_name} {analysis.model_version}",
-        score=_number(analysis.probability),
-        operating_point=_number(analysis.threshold),
+        scores=tuple(_scores(analysis, models.get(analysis.model_name))),
         engine=analysis.engine or "",
         deliveries=tuple(_deliveries(analysis)),
     )
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _scores(analysis: AnalysisView, model: ModelWords | None) -> Iterable[ScoreRow]:
+    """One row for each finding; a single one needs no name beside the heading's."""
+    names = model.findings if model else {}
+    for each in analysis.findings:
+        yield ScoreRow(
+            finding=names.get(each.key, each.key) if len(analysis.findings) > 1 else "",
+            score=f"{each.probability:.2f}",
+            operating_point=f"{each.threshold:.2f}",
+        )
 
 
 def _deliveries(analysis: AnalysisView) -> Iterable[DeliveryRow]:
@@ -217,6 +241,7 @@ def device_page(
     alarms: Iterable[Alarm],
     *,
     models: Mapping[str, ModelWords],
+    packages: Iterable[StoredPackage] = (),
     studies: int,
     now: Instant,
 ) -> DevicePage:
@@ -233,6 +258,11 @@ def device_page(
             for alarm in alarms
         ),
         models=tuple(sorted(models.items())),
+        waiting=tuple(
+            (f"{package.name} {package.version}", PACKAGE_WORDS[package.state])
+            for package in packages
+            if package.state not in {PackageState.ACTIVE, PackageState.RETIRED}
+        ),
         studies=studies,
         clock_synced=now.clock_synced,
     )

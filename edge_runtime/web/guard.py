@@ -20,8 +20,8 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+_POLICY_HEADER = "Content-Security-Policy"
 _HEADERS = (
-    ("Content-Security-Policy", _POLICY),
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     # 'no-referrer' would make browsers send 'Origin: null' with our own form.
@@ -107,5 +107,6 @@ def _add_headers(message: Message, path: str) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in _HEADERS:
         headers[name] = value
+    headers.setdefault(_POLICY_HEADER, _POLICY)  # a model card comes with a closer one
     # Our own assets may be kept, if the browser asks each time whether they are still ours.
     headers["Cache-Control"] = "no-cache" if path.startswith("/static/") else "no-store"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 from urllib.parse import parse_qs
 
+import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from edge_runtime.store.alarms import standing_alarms
+from edge_runtime.store.model_packages import list_packages
 from edge_runtime.store.processes import list_processes
 from edge_runtime.store.worklist import StudyDetail, count_studies, find_study, list_studies
 from edge_runtime.web.api import Json, detail_json, studies_json
@@ -108,9 +110,23 @@ class Handlers:
             list_processes(connection),
             standing_alarms(connection),
             models=self._context.models,
+            packages=list_packages(connection),
             studies=count_studies(connection),
             now=self._context.clock.now(),
         )
+
+    async def models(self, request: Request) -> Response:
+        """The active models, with the way to their cards."""
+        del request
+        return HTMLResponse(self._renderer.models(tuple(sorted(self._context.models.items()))))
+
+    async def model_card(self, request: Request) -> Response:
+        """What a model is for, what it is not for, and what was measured."""
+        name = request.path_params["name"]
+        page = await anyio.to_thread.run_sync(self._context.read_card, name)
+        if page is None:
+            raise HTTPException(404)
+        return HTMLResponse(page.html, headers={"Content-Security-Policy": page.policy})
 
     async def events(self, request: Request) -> Response:
         """The live feed of the first page."""

@@ -77,6 +77,12 @@ class Verdict:
     acknowledged_wall_us: int | None = None
 
     @property
+    def is_in_scope(self) -> bool:
+        """Say whether a reader would expect this model to say something of the study."""
+        reason = self.analysis.reason if self.analysis else None
+        return reason is None or REASONS[reason].in_scope
+
+    @property
     def to_acknowledge(self) -> bool:
         """Say whether a reader is asked to confirm that they saw it."""
         return (
@@ -117,6 +123,14 @@ class Line:
     """Last image stored → outcome shown on a page; empty until both happened."""
     unseen: tuple[Shown, ...]
     """Decided, but not yet shown in a browser."""
+
+    @property
+    def told(self) -> tuple[Verdict, ...]:
+        """The verdicts for the worklist: those of models that the study is for, if there are any.
+
+        Several models look at each study; that a radiograph is no CT is told on the study's page.
+        """
+        return tuple(each for each in self.verdicts if each.is_in_scope) or self.verdicts
 
     @property
     def lead(self) -> Look:
@@ -208,13 +222,19 @@ def verdict_of(analysis: AnalysisView, marks: Marks, models: Mapping[str, ModelW
     superseded = analysis.state is AnalysisState.SUPERSEDED
     return Verdict(
         look=_LOOKS[analysis.state],
-        finding=model.finding if model else "",
+        finding=_finding(analysis, model) if model else "",
         reason=_reason(analysis),
         was=_LOOKS[analysis.outcome] if superseded and analysis.outcome else None,
         revision=analysis.revision,
         analysis=analysis,
         acknowledged_wall_us=seen.at.wall_us if seen else None,
     )
+
+
+def _finding(analysis: AnalysisView, model: ModelWords) -> str:
+    """What is suspected; without a suspicion, what the model looks for."""
+    found = [each.key for each in analysis.findings if each.suspected]
+    return ", ".join(model.findings.get(key, key) for key in found) or model.finding
 
 
 def _undecided(study: StudyView) -> Verdict:

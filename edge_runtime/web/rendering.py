@@ -6,7 +6,7 @@ import jinja2
 from markupsafe import Markup
 
 from edge_runtime.model.finding import TRIAGE_NOTICE
-from edge_runtime.web.context import WebContext
+from edge_runtime.web.context import ModelWords, WebContext
 from edge_runtime.web.lines import Line
 from edge_runtime.web.reading import PAGE_LINES, Reading, Summary
 from edge_runtime.web.words import clock_words, date_words, iso_words
@@ -16,6 +16,7 @@ class Renderer:
     """Renders pages and the fragments of the worklist, which the page and the feed share."""
 
     def __init__(self, context: WebContext, *, release: str) -> None:
+        self._models = context.models
         self._environment = jinja2.Environment(
             loader=jinja2.PackageLoader("edge_runtime.web"),
             autoescape=True,
@@ -28,8 +29,6 @@ class Renderer:
         self._environment.globals.update(
             triage_notice=TRIAGE_NOTICE,
             device_name=context.device_name,
-            disclaimers=tuple(dict.fromkeys(m.disclaimer for m in context.models.values())),
-            demonstration=any(model.demonstration for model in context.models.values()),
             release=release,
             page_lines=PAGE_LINES,
         )
@@ -65,9 +64,18 @@ class Renderer:
         """Render the device page."""
         return self._render("device.html", device=device)
 
+    def models(self, models: tuple[tuple[str, ModelWords], ...]) -> str:
+        """Render the list of active models."""
+        return self._render("models.html", models=models)
+
     def error(self, *, status: int, title: str, sentence: str) -> str:
         """Render an error for a person."""
         return self._render("error.html", status=status, title=title, sentence=sentence)
 
     def _render(self, name: str, **values: object) -> str:
-        return self._environment.get_template(name).render(values)
+        models = tuple(self._models.values())  # they may change while pages are served
+        return self._environment.get_template(name).render(
+            values,
+            disclaimers=tuple(dict.fromkeys(model.disclaimer for model in models)),
+            demonstration=any(model.demonstration for model in models),
+        )

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.delivery import Channel, DeliveryState
 from edge_runtime.model.holding import HoldCause
+from edge_runtime.model.model_package import PackageState
 from edge_runtime.model.procedure_step import ProcedureStepState
 from edge_runtime.model.study import CompletionReason
 from edge_runtime.store.alarms import Alarm, AlarmCode
@@ -48,6 +49,18 @@ COMPLETION_WORDS: Mapping[CompletionReason, str] = MappingProxyType(
         CompletionReason.ASSOCIATION: "the scanner closed the connection and stayed quiet",
         CompletionReason.QUIET: "no further image came for the quiet time",
         CompletionReason.FORCED: "the longest wait was over",
+    }
+)
+
+PACKAGE_WORDS: Mapping[PackageState, str] = MappingProxyType(
+    {
+        PackageState.INSTALLED: "Installed, not verified",
+        PackageState.VERIFIED: "Waits for approval",
+        PackageState.REFUSED: "Refused: it did not pass its verification",
+        PackageState.APPROVED: "Approved, waits to be activated",
+        PackageState.SHADOW: "Tried out as a shadow: nobody is told what it finds",
+        PackageState.ACTIVE: "In use",
+        PackageState.RETIRED: "No longer used",
     }
 )
 

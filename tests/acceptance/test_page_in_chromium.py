@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulators.scores import scored
 
 from dicom_node.instance import InstanceHeader, StoredInstance, StudyIdentity
 from edge_runtime.clock import SystemClock
 from edge_runtime.model.clock import Mark
-from edge_runtime.model.finding import Scored
 from edge_runtime.model.study import CompletionReason
 from edge_runtime.store.analyses import (
     PlannedAnalysis,
@@ -179,6 +179,7 @@ def page_url(database: Path, stop: threading.Event) -> Iterator[str]:
     words = ModelWords(
         version="1.0.0",
         finding="Intracranial haemorrhage",
+        findings={"bright": "Intracranial haemorrhage"},
         disclaimer="Trained on phantoms.",
         demonstration=True,
     )
@@ -188,6 +189,7 @@ def page_url(database: Path, stop: threading.Event) -> Iterator[str]:
         device_name="CT 1",
         allowed_hosts=(),
         models={MODEL: words},
+        read_card=lambda _name: None,
     )
     ports: queue.Queue[int] = queue.Queue()
     server = threading.Thread(
@@ -250,7 +252,7 @@ class Device:
         finish_analysis(
             self.connection,
             claim,
-            Scored(probability=0.9, threshold=0.5, series_instance_uid="2.25.2"),
+            scored(0.9, series_instance_uid="2.25.2"),
             owner="worker",
             engine="onnxruntime",
             channels=(),

@@ -30,7 +30,7 @@ from edge_runtime.store.processes import Role
 from edge_runtime.store.worklist import StudyView, find_study
 from tools.demo.site import Site, SiteOptions
 
-pytestmark = [pytest.mark.peer, pytest.mark.usefixtures("temporary_folder")]
+pytestmark = [pytest.mark.peer, pytest.mark.alone, pytest.mark.usefixtures("temporary_folder")]
 
 WAITS_S = 60.0
 STOPS_S = 5.0

@@ -14,6 +14,7 @@ from typing import Any
 from edge_runtime.model.analysis import ANALYSIS_TRANSITIONS, AnalysisState
 from edge_runtime.model.delivery import DELIVERY_TRANSITIONS, DeliveryState
 from edge_runtime.model.errand import ERRAND_TRANSITIONS, ErrandState
+from edge_runtime.model.model_package import PACKAGE_TRANSITIONS, PackageState
 from edge_runtime.model.procedure_step import PROCEDURE_STEP_TRANSITIONS, ProcedureStepState
 from edge_runtime.model.study import STUDY_TRANSITIONS, StudyState
 
@@ -33,6 +34,11 @@ DIAGRAMS: tuple[tuple[str, Mapping[tuple[Any, Any], Any], type[Enum]], ...] = (
         "Procedure step: how far the scanner is",
         PROCEDURE_STEP_TRANSITIONS,
         ProcedureStepState,
+    ),
+    (
+        "Model package: from its installation to its retirement",
+        PACKAGE_TRANSITIONS,
+        PackageState,
     ),
 )
 

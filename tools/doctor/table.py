@@ -9,7 +9,7 @@ from tools.doctor.checks_certificates import check_node_certificates
 from tools.doctor.checks_codecs import codec_checks
 from tools.doctor.checks_encryption import check_encryption
 from tools.doctor.checks_host import check_clock, check_limits, check_python, check_sqlite
-from tools.doctor.checks_models import check_models, model_checks
+from tools.doctor.checks_models import check_audit, check_models, model_checks
 from tools.doctor.checks_pacs import check_forward_pacs, check_report_pacs
 from tools.doctor.checks_ports import check_node_port, check_node_tls_port, check_web_port
 from tools.doctor.checks_retention import check_retention
@@ -40,6 +40,7 @@ CHECKS = (
     Check("deliveries", check_deliveries),
     Check("retention", check_retention),
     Check("ledger", check_ledger),
+    Check("audit", check_audit),
     Check("callers", check_callers),
     Check("port.node", check_node_port, NETWORK_LIMIT_S),
     Check("port.node_tls", check_node_tls_port, NETWORK_LIMIT_S),

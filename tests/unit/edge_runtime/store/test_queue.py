@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 from simulators.hand_clock import HandClock
+from simulators.scores import scored
 
 from dicom_node.instance import StoredInstance
 from edge_runtime.errors import LeaseLostError
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.delivery import Channel, DeliveryEvent, DeliveryState
-from edge_runtime.model.finding import Broken, Refused, Result, Scored
+from edge_runtime.model.finding import Broken, Refused, Result
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.model.study import CompletionReason
 from edge_runtime.store.alarms import standing_alarms
@@ -46,8 +47,8 @@ from edge_runtime.store.worklist import StudyDetail, find_study, list_studies
 Make = Callable[..., StoredInstance]
 LEASE_US = 10_000_000
 MODEL = PlannedAnalysis(model_name="m", model_version="1.0.0", urgency=3)
-SUSPECTED = Scored(probability=0.9, threshold=0.5, series_instance_uid="1.2.3.1")
-NOT_SUSPECTED = Scored(probability=0.1, threshold=0.5, series_instance_uid="1.2.3.1")
+SUSPECTED = scored(0.9)
+NOT_SUSPECTED = scored(0.1)
 
 
 class Bench:
@@ -191,7 +192,7 @@ def test_no_other_outcome_raises_a_study(
 
 
 def test_probability_at_the_threshold_is_suspected() -> None:
-    assert Scored(probability=0.5, threshold=0.5, series_instance_uid="1").suspected
+    assert scored(0.5, series_instance_uid="1").suspected
 
 
 def test_an_expired_lease_returns_the_study(bench: Bench) -> None:

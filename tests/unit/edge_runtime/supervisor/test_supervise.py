@@ -133,6 +133,24 @@ def test_a_process_that_never_gets_ready_is_killed_and_started_again(
     wait_until(lambda: len(_pids(state_dir, "starting")) >= 2)
 
 
+def test_a_process_that_makes_progress_may_take_longer_to_be_ready(
+    supervise: Callable[..., Running], state_dir: Path
+) -> None:
+    """Another one, silent, is killed meanwhile."""
+
+    def service(role: Role, entry: str) -> Service:
+        return Service(
+            role=role,
+            entry_point=f"simulators.supervised:{entry}",
+            first_restart_delay_s=0.05,
+            start_limit_s=6.0,
+        )
+
+    supervise(service(Role.NODE, "run_slow_to_start"), service(Role.WEB, "run_never_ready"))
+    wait_until(lambda: len(_pids(state_dir, "starting")) >= 3)
+    assert len(_pids(state_dir, "slow")) == 1
+
+
 def test_a_living_process_that_beats_is_not_taken_for_hung(
     supervise: Callable[..., Running], state_dir: Path
 ) -> None:

@@ -18,10 +18,12 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 from simulators.hand_clock import HandClock
+from simulators.model_papers import card_source
 from simulators.waiting import wait_until
 
 from dicom_node.instance import InstanceHeader, StoredInstance, StudyIdentity
 from edge_runtime.clock import SystemClock
+from edge_runtime.governance.card_page import CardPage, CardTheme, render_card_page
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.finding import Result
 from edge_runtime.model.study import CompletionReason
@@ -186,12 +188,18 @@ def context(device: Device) -> WebContext:
                 MODEL: ModelWords(
                     version="1.0.0",
                     finding="Intracranial haemorrhage",
+                    findings={"bright": "Intracranial haemorrhage"},
                     disclaimer="Trained and tested on computed phantoms only.",
                     demonstration=True,
                 )
             }
         ),
+        read_card=_card,
     )
+
+
+def _card(name: str) -> CardPage | None:
+    return render_card_page(card_source(), CardTheme.DEVICE) if name == MODEL else None
 
 
 @dataclass

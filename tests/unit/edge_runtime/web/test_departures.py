@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from simulators.scores import scored
+
 from edge_runtime.clock import SystemClock
 from edge_runtime.model.clock import Mark
-from edge_runtime.model.finding import Scored
 from edge_runtime.store.database import transaction
 from edge_runtime.store.device import read_device
 from edge_runtime.store.holdings import advance_age_clock, read_holdings
@@ -19,7 +20,7 @@ from edge_runtime.web.marks import mark_acknowledged, mark_shown
 if TYPE_CHECKING:
     from unit.edge_runtime.web.conftest import Device, Site
 
-NEGATIVE = Scored(probability=0.04, threshold=0.5, series_instance_uid="2.25.1")
+NEGATIVE = scored(0.04, series_instance_uid="2.25.1")
 
 
 def depart(device: Device, key: str) -> None:

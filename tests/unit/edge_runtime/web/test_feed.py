@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from simulators.scores import scored
 
 from edge_runtime.errors import StoreError
-from edge_runtime.model.finding import Scored
 from edge_runtime.web.context import WebContext
 from edge_runtime.web.errors import WebBindError
 from edge_runtime.web.feed import Subscriber, encode_frame
@@ -24,7 +24,7 @@ from edge_runtime.web.server import serve
 if TYPE_CHECKING:
     from unit.edge_runtime.web.conftest import Device, Serve, Site
 
-POSITIVE = Scored(probability=0.93, threshold=0.5, series_instance_uid="2.25.1")
+POSITIVE = scored(0.93, series_instance_uid="2.25.1")
 
 
 class _Event:
@@ -163,6 +163,7 @@ def test_a_database_that_cannot_be_read_ends_the_start(context: WebContext, tmp_
                 device_name="",
                 allowed_hosts=(),
                 models={},
+                read_card=context.read_card,
             ),
             "127.0.0.1",
             0,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from simulators.scores import scored
 
 from dicom_node.instance import StudyIdentity
 from dicom_node.mpps import StepMessage, StepOperation, StepReference, StepStatus
@@ -16,7 +17,7 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.delivery import Channel
-from edge_runtime.model.finding import TRIAGE_NOTICE, Broken, Refused, Scored
+from edge_runtime.model.finding import TRIAGE_NOTICE, Broken, Refused
 from edge_runtime.model.reasons import REASONS, ReasonCode, ReasonKind
 from edge_runtime.store.alarms import AlarmCode, raise_alarm
 from edge_runtime.store.database import transaction
@@ -31,8 +32,8 @@ from tools.study_report import report_study
 if TYPE_CHECKING:
     from unit.edge_runtime.web.conftest import Device, Serve, Site
 
-POSITIVE = Scored(probability=0.93, threshold=0.5, series_instance_uid="2.25.1")
-NEGATIVE = Scored(probability=0.04, threshold=0.5, series_instance_uid="2.25.1")
+POSITIVE = scored(0.93, series_instance_uid="2.25.1")
+NEGATIVE = scored(0.04, series_instance_uid="2.25.1")
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
 
@@ -128,11 +129,32 @@ def test_two_models_each_have_their_own_verdict(device: Device, site: Site) -> N
     key = device.store(1)
     device.complete(1, models=("head-ct-bleed", "other"))
     device.decide(POSITIVE)
-    device.decide(Refused(reason=ReasonCode.WRONG_MODALITY))
+    device.decide(Refused(reason=ReasonCode.MISSING_SLICES))
     with site.until(lambda text: "Not analysed" in text) as html:
         text = _Page(html).texts[key]
     assert "Suspected Intracranial haemorrhage" in text
-    assert REASONS[ReasonCode.WRONG_MODALITY].sentence in text
+    assert REASONS[ReasonCode.MISSING_SLICES].sentence in text
+
+
+OUT_OF_SCOPE = REASONS[ReasonCode.WRONG_MODALITY].sentence
+
+
+def test_a_model_that_a_study_is_not_for_speaks_on_the_page_of_the_study_only(
+    device: Device, site: Site
+) -> None:
+    key = device.store(1)
+    device.complete(1, models=("head-ct-bleed", "chest"))
+    device.decide(NEGATIVE)
+    device.decide(Refused(reason=ReasonCode.WRONG_MODALITY))
+    with site.until(lambda text: "Not suspected" in text) as html:
+        assert OUT_OF_SCOPE not in _Page(html).texts[key]
+    assert OUT_OF_SCOPE in site.get(f"/study/{key}").text
+
+
+def test_a_study_that_is_for_no_model_says_so_on_the_worklist(device: Device, site: Site) -> None:
+    key = device.analyse(1, Refused(reason=ReasonCode.WRONG_MODALITY))
+    with site.until(lambda text: "Not analysed" in text) as html:
+        assert OUT_OF_SCOPE in _Page(html).texts[key]
 
 
 def test_an_unknown_study_without_a_model_says_that_none_is_active(
@@ -167,7 +189,9 @@ def test_hostile_identities_are_text_and_nothing_else(device: Device, site: Site
         assert html.count("<script") == 1  # our own
 
 
-@pytest.mark.parametrize("path", ["/", "/device", "/study/KEY", "/nowhere", "/study/unknown"])
+@pytest.mark.parametrize(
+    "path", ["/", "/device", "/models", "/study/KEY", "/nowhere", "/study/unknown"]
+)
 def test_every_page_says_triage_and_demonstration_and_is_guarded(
     device: Device, serve_site: Serve, context: WebContext, path: str
 ) -> None:
@@ -190,11 +214,45 @@ def test_pages_ask_nothing_from_another_origin_and_hold_no_inline_code(
     device: Device, site: Site
 ) -> None:
     key = device.analyse(1, POSITIVE)
-    for path in ("/", f"/study/{key}", "/device"):
+    for path in ("/", f"/study/{key}", "/device", "/models"):
         html = site.get(path).text
         assert not re.search(r"""(?:src|href|action)=["'](?:https?:)?//""", html)
         assert not re.search(r"""\s(?:on\w+|style)=""", html)
         assert re.findall(r"<script[^>]*>", html) == ['<script src="/static/page.js" defer>']
+
+
+def test_the_list_of_models_and_the_page_of_the_device_lead_to_the_card(
+    site: Site, context: WebContext
+) -> None:
+    link = '<a href="/models/head-ct-bleed/card">'
+    for path in ("/models", "/device"):
+        html = site.get(path).text
+        assert link in html
+        assert "Intracranial haemorrhage" in html
+    card = site.get("/models/head-ct-bleed/card")
+    assert card.status_code == 200
+    page = context.read_card("head-ct-bleed")
+    assert page is not None
+    assert card.text == page.html
+    assert site.get("/models/unknown/card").status_code == 404
+
+
+def test_a_card_is_served_under_its_own_policy_that_runs_nothing(site: Site) -> None:
+    answer = site.get("/models/head-ct-bleed/card")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["cache-control"] == "no-store"
+    assert "<script" not in answer.text
+    for words in (TRIAGE_NOTICE, "Demonstration, not a cleared device."):
+        assert words in answer.text
+
+
+def test_a_device_without_models_says_so(serve_site: Serve, context: WebContext) -> None:
+    html = serve_site(replace(context, models={})).get("/models").text
+    assert "No model is active" in html
 
 
 def test_assets_are_small_local_and_revalidated(site: Site) -> None:
