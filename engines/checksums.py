@@ -132,6 +132,7 @@ def parse_checksums(listing: bytes) -> dict[str, str]:
     if not listing.endswith(b"\n"):
         raise PackageIntegrityError(f"{CHECKSUMS} is empty or cut short")
     digests: dict[str, str] = {}
+    spelt: dict[str, str] = {}
     previous = ""
     for number, line in enumerate(listing[:-1].split(b"\n"), start=1):
         match = _LINE.fullmatch(line.decode("ascii", errors="replace"))
@@ -142,6 +143,8 @@ def parse_checksums(listing: bytes) -> dict[str, str]:
             raise PackageIntegrityError(f"{CHECKSUMS}, line {number}: path is not allowed")
         if relative <= previous:
             raise PackageIntegrityError(f"{CHECKSUMS}, line {number}: not sorted, or twice")
+        if not _is_spelt_alike(relative, spelt):
+            raise PackageIntegrityError(f"{CHECKSUMS}, line {number}: a name in two spellings")
         digests[relative] = digest
         previous = relative
     return digests
@@ -216,6 +219,13 @@ def _walk(folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, int]]:
 def _stays_inside(relative: str) -> bool:
     parts = relative.split("/")
     return len(parts) <= MAX_DEPTH + 1 and not any(part in {"", ".", ".."} for part in parts)
+
+
+def _is_spelt_alike(relative: str, spelt: dict[str, str]) -> bool:
+    """Not so on a disk that does not tell cases apart: one file would hide another."""
+    parts = relative.split("/")
+    names = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return all(spelt.setdefault(name.lower(), name) == name for name in names)
 
 
 def _shown(name: str) -> str:

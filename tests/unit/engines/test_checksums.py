@@ -238,3 +238,12 @@ def test_sealing_refuses_what_no_device_would_accept(folder: Path) -> None:
 def test_sealing_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackageIntegrityError, match="empty"):
         write_checksums(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("A.txt", "a.txt"), ("Golden/a.npz", "golden/b.npz")], ids=str
+)
+def test_names_that_differ_in_case_only_are_refused(first: str, second: str) -> None:
+    listing = f"{'0' * 64}  {first}\n{'0' * 64}  {second}\n".encode()
+    with pytest.raises(PackageIntegrityError, match="line 2: a name in two spellings"):
+        parse_checksums(listing)

@@ -102,7 +102,7 @@ def test_a_card_that_quotes_what_was_not_measured_is_refused(builder: Any) -> No
     [
         ("model_sha256", "0" * 64, "another model.onnx"),
         ("model_version", "1.2.4", "of version 1.2.4"),
-        ("threshold", 0.45, "measured at threshold 0.45"),
+        ("thresholds", {"bright": 0.45}, "measured at threshold 0.45"),
     ],
 )
 def test_an_evaluation_of_something_else_is_refused(

@@ -10,8 +10,10 @@ import pytest
 
 from engines.card import Evaluation, ModelCard
 from engines.checksums import MAX_FILE_BYTES, MAX_FILES, MAX_PACKAGE_BYTES
+from engines.fields import ClosedModel
+from engines.golden_studies import GoldenStudies
 from engines.onnx_checks import OPSETS
-from engines.package import ClosedModel, ModelPackage
+from engines.package import ModelPackage
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "model-package.md"
 
@@ -28,7 +30,10 @@ def reachable(model: type[ClosedModel]) -> set[type[ClosedModel]]:
 
 
 SCHEMA = sorted(
-    reachable(ModelPackage) | reachable(ModelCard) | reachable(Evaluation),
+    reachable(ModelPackage)
+    | reachable(ModelCard)
+    | reachable(Evaluation)
+    | reachable(GoldenStudies),
     key=lambda model: model.__name__,
 )
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, external_data_helper, helper
 
-import engines.onnx_checks
+import engines.onnx_graph
 from engines.contract import Backend, EngineOptions
 from engines.errors import GoldenFileError, ModelFileError
 from engines.verifying import verify_package
@@ -110,13 +110,19 @@ def test_a_graph_hidden_in_an_ordinary_node_is_refused(builder: Any, make_model:
 def test_a_graph_without_end_is_refused(
     builder: Any, make_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines.onnx_checks, "MAX_NODES", 2)
-    with pytest.raises(ModelFileError, match="more than 2 nodes"):
+    monkeypatch.setattr(engines.onnx_graph, "MAX_NODES", 2)
+    with pytest.raises(ModelFileError, match="3 nodes, not 1 to 2"):
         verify(builder, make_model())
 
 
 def test_what_the_onnx_checker_refuses_is_refused(builder: Any, make_model: Any) -> None:
+    nodes = [helper.make_node("Softmax", ["slabs"], ["logits"], surprise=1)]
     with pytest.raises(ModelFileError, match="ONNX checker"):
+        verify(builder, make_model(nodes))
+
+
+def test_a_value_that_nothing_makes_is_refused(builder: Any, make_model: Any) -> None:
+    with pytest.raises(ModelFileError, match="reads 'nowhere' before anything makes it"):
         verify(builder, make_model([helper.make_node("Relu", ["nowhere"], ["logits"])]))
 
 
