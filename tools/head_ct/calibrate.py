@@ -7,40 +7,34 @@ phantoms are others than those of training and test, and the logits come from th
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.backends import open_engine
 from engines.calibration import aggregate_logits
-from engines.checksums import VerifiedFile
-from engines.contract import Backend, EngineOptions
 from engines.package import Aggregation, Calibration, OperatingPoint
+from tools.figures_of_merit import platt
 from tools.head_ct import recipe
-from tools.head_ct.figures import platt
-from tools.head_ct.simulate import PhantomSet, SimulatedStudy, channels, simulate_set
+from tools.head_ct.phantom_sets import PhantomSet
+from tools.head_ct.scoring import outputs_of
+from tools.head_ct.simulate import SimulatedStudy, simulate_set
 from tools.head_ct.training_result import CALIBRATION_FILE, MODEL_FILE, CalibrationResult
 
-TARGET_SENSITIVITY = 0.95
+TARGET_SENSITIVITY = 0.94
 """On the calibration phantoms. Beyond it each further bleed found costs needless flags out of all
-proportion."""
+proportion: a hundredth more, the target of version 1.0.0, costs a seventh of the specificity there
+since slabs begin at fixed places."""
 THRESHOLDS = (0.02, 0.9)
 """The operating point stays within these whatever the calibration phantoms say."""
 
 
 def study_logits(model: Path, studies: Sequence[SimulatedStudy]) -> NDArray[np.float64]:
     """The study logit of each study, from the device's engine."""
-    file = VerifiedFile(path=model, sha256=hashlib.sha256(model.read_bytes()).hexdigest())
     rule = Aggregation(top=recipe.TOP_SLABS)
-    logits = []
-    with open_engine(Backend.ONNXRUNTIME, file, EngineOptions()) as engine:
-        for study in studies:
-            outputs = engine.run({recipe.INPUT.name: channels(study.slab_hu)})
-            logits.append(aggregate_logits(outputs[recipe.OUTPUT.name], rule))
-    return np.array(logits)
+    slabs = (outputs[recipe.OUTPUT.name] for outputs in outputs_of(model, studies))
+    return np.array([aggregate_logits(logits.astype(np.float64), rule) for logits in slabs])
 
 
 def calibrate(

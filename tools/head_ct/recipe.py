@@ -10,24 +10,30 @@ from pydicom.uid import CTImageStorage
 
 from engines.package import (
     Aggregation,
-    AverageSlabs,
     Calibration,
     Code,
-    FindingOutput,
+    FindingRule,
     GateRules,
+    InputRule,
+    Layout,
     ModelPackage,
-    NeighbourSlabs,
     OperatingPoint,
-    PreprocessStep,
-    ResampleInPlane,
     SelectionRules,
     TensorRule,
     Urgency,
+)
+from engines.steps import (
+    AverageSlabs,
+    CanonicalOrientation,
+    Neighbours,
+    PreprocessStep,
+    ResampleInPlane,
+    Rescale,
     Window,
     WindowChannels,
 )
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 GRID = 112
 PIXEL_MM = 2.0
 SLAB_MM = 5.0
@@ -35,13 +41,28 @@ NEIGHBOURS = 1
 TOP_SLABS = 2
 """A bleed worth a flag reaches into two slabs or fills one so well that one suffices."""
 
-SLAB_STEPS: tuple[PreprocessStep, ...] = (
-    ResampleInPlane(step="resample_in_plane", rows=GRID, columns=GRID, pixel_mm=PIXEL_MM),
-    AverageSlabs(step="average_slabs", thickness_mm=SLAB_MM, max_slabs=64),
-)
-"""From slices to slabs in HU."""
+AIR_HU = -1000.0
 
-CHANNEL_STEPS: tuple[PreprocessStep, ...] = (
+SLABS = AverageSlabs(step="average_slabs", thickness_mm=SLAB_MM, origin="patient", max_slabs=64)
+"""At multiples of their thickness in the patient's coordinates: a slab is complete as soon as its
+slices are there, so that the model runs while the study arrives."""
+TRAINING_SLABS = AverageSlabs(
+    step="average_slabs", thickness_mm=SLAB_MM, origin="first_slice", max_slabs=64
+)
+"""What the network learnt from, version 1.0.0 on: slabs that begin with the first slice. It keeps
+the weights the same; that it may be fed otherwise is shown by the evaluation, not assumed."""
+STEPS: tuple[PreprocessStep, ...] = (
+    Rescale(step="rescale", padding=AIR_HU),
+    CanonicalOrientation(step="canonical_orientation"),
+    ResampleInPlane(
+        step="resample_in_plane",
+        rows=GRID,
+        columns=GRID,
+        pixel_mm=PIXEL_MM,
+        method="area",
+        fill=AIR_HU,
+    ),
+    SLABS,
     WindowChannels(
         step="window_channels",
         windows=(
@@ -50,13 +71,16 @@ CHANNEL_STEPS: tuple[PreprocessStep, ...] = (
             Window(low=-1000, high=1400),  # air, tissue, bone
         ),
     ),
-    NeighbourSlabs(step="neighbour_slabs", radius=NEIGHBOURS),
+    Neighbours(step="neighbours", radius=NEIGHBOURS),
 )
-"""From slabs to the network's channels."""
 
 CHANNELS = 3 * (2 * NEIGHBOURS + 1)
-INPUT = TensorRule(name="slabs", dtype="float32", shape=(-1, CHANNELS, GRID, GRID))
+INPUT = InputRule(
+    name="slabs", dtype="float32", shape=(-1, CHANNELS, GRID, GRID), layout=Layout.NCHW
+)
 OUTPUT = TensorRule(name="logit", dtype="float32", shape=(-1,))
+FINDING = "ich"
+"""Key of the one finding."""
 
 DISCLAIMER = (
     "Demonstration on synthetic phantoms. It has seen no patient, is not a cleared medical device "
@@ -93,6 +117,7 @@ GATE = GateRules(
 def manifest(calibration: Calibration, operating_point: OperatingPoint) -> ModelPackage:
     """The package around a trained network."""
     return ModelPackage(
+        format=1,
         name="head_ct_phantom",
         version=VERSION,
         title="ICH",
@@ -103,17 +128,22 @@ def manifest(calibration: Calibration, operating_point: OperatingPoint) -> Model
         ),
         disclaimer=DISCLAIMER,
         demonstration=True,
-        urgency=Urgency.CRITICAL,
         procedure=Code(value="303653007", scheme="SCT", meaning="CT of head"),
         selection=SELECTION,
         gate=GATE,
-        preprocess=SLAB_STEPS + CHANNEL_STEPS,
+        preprocess=STEPS,
         input=INPUT,
-        output=FindingOutput(
-            tensor=OUTPUT,
-            finding=Code(value="1386000", scheme="SCT", meaning="Intracranial hemorrhage"),
-            aggregation=Aggregation(top=TOP_SLABS),
-            calibration=calibration,
-            operating_point=operating_point,
+        outputs=(OUTPUT,),
+        findings=(
+            FindingRule(
+                key=FINDING,
+                code=Code(value="1386000", scheme="SCT", meaning="Intracranial hemorrhage"),
+                urgency=Urgency.CRITICAL,
+                tensor=OUTPUT.name,
+                scale="logit",
+                aggregation=Aggregation(top=TOP_SLABS),
+                calibration=calibration,
+                operating_point=operating_point,
+            ),
         ),
     )

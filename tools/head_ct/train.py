@@ -17,7 +17,8 @@ import torch  # type: ignore[import-not-found,unused-ignore]  # extra 'train', a
 from numpy.typing import NDArray
 
 from tools.head_ct import recipe
-from tools.head_ct.simulate import PhantomSet, SimulatedStudy, channels, simulate_set
+from tools.head_ct.phantom_sets import PhantomSet
+from tools.head_ct.simulate import SimulatedStudy, channels, simulate_set
 from tools.head_ct.training_result import MODEL_FILE, TRAINING_FILE, TrainingResult
 
 Float32 = NDArray[np.float32]
@@ -80,7 +81,8 @@ def build_network() -> torch.nn.Module:
         def forward(self, slabs: torch.Tensor) -> torch.Tensor:
             maps = self.features(slabs)
             pooled = torch.cat([maps.amax(dim=(2, 3)), maps.mean(dim=(2, 3))], dim=1)
-            return self.head(pooled)[:, 0]
+            logits: torch.Tensor = self.head(pooled)[:, 0]
+            return logits
 
     return Network()
 
@@ -106,7 +108,7 @@ def train(studies: Sequence[SimulatedStudy], *, seed: int, epochs: int) -> torch
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
                 logits, torch.from_numpy(targets)
             )
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]  # torch has no types
             torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
             optimiser.step()
             schedule.step()

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engines.package import Calibration, ClosedModel, ModelPackage, OperatingPoint
+from engines.fields import ClosedModel
+from engines.package import Calibration, ModelPackage, OperatingPoint
 from tools.head_ct import recipe
 
 MODEL_FILE = "model.onnx"

@@ -136,6 +136,8 @@ def _add_scan(dataset: Dataset, study: StudyHeader, image: ImageHeader) -> None:
         setattr(dataset, f"{kind}Time", f"{moment:%H%M%S.%f}")
     if study.style.scan_options:
         dataset.ScanOptions = study.style.scan_options
+    if study.style.filter_type:
+        dataset.FilterType = study.style.filter_type
     dataset.KVP = str(scan.kvp)
     dataset.ExposureTime = "1000"
     dataset.XRayTubeCurrent = str(round(scan.tube_mas))

@@ -1,4 +1,4 @@
-"""Transfer syntaxes of phantom studies, all lossless."""
+"""Transfer syntaxes of phantom studies: lossless, and one with loss for the gate to refuse."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -49,6 +50,29 @@ _UIDS = {
 }
 
 
+LOSSY_RATIO = 20
+"""Uncompressed over compressed size."""
+
+
+def encode_with_loss(dataset: Dataset) -> None:
+    """Bring an uncompressed data set into irreversible JPEG 2000, in place, and say so in it.
+
+    PS3.3 C.7.6.1.1.5.
+    """
+    from openjpeg.utils import encode_array  # noqa: PLC0415 - as in _frame
+
+    frame = encode_array(
+        _stored(dataset),
+        bits_stored=int(dataset.BitsStored),
+        photometric_interpretation=2,
+        compression_ratios=[LOSSY_RATIO],
+    )
+    _put_frame(dataset, frame, JPEG2000)
+    dataset.LossyImageCompression = "01"
+    dataset.LossyImageCompressionRatio = str(LOSSY_RATIO)
+    dataset.LossyImageCompressionMethod = "ISO_15444_1"
+
+
 def encode_pixels(dataset: Dataset, syntax: PhantomSyntax) -> None:
     """Bring an uncompressed data set into ``syntax``, in place.
 
@@ -59,12 +83,21 @@ def encode_pixels(dataset: Dataset, syntax: PhantomSyntax) -> None:
         return
     if "PixelData" not in dataset:
         return
+    frame = _frame(_stored(dataset), int(dataset.BitsStored), syntax)
+    _put_frame(dataset, frame, syntax.uid)
+
+
+def _stored(dataset: Dataset) -> StoredImage:
+    """Stored values (rows, columns) of an uncompressed data set."""
     stored = np.frombuffer(dataset.PixelData, np.uint16).reshape(dataset.Rows, dataset.Columns)
-    pixels: StoredImage = stored.view(np.int16) if dataset.PixelRepresentation else stored
-    dataset.PixelData = encapsulate([_frame(pixels, int(dataset.BitsStored), syntax)])
+    return stored.view(np.int16) if dataset.PixelRepresentation else stored
+
+
+def _put_frame(dataset: Dataset, frame: bytes, syntax: UID) -> None:
+    dataset.PixelData = encapsulate([frame])
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = syntax.uid
+    dataset.file_meta.TransferSyntaxUID = syntax
 
 
 def _frame(pixels: StoredImage, bits_stored: int, syntax: PhantomSyntax) -> bytes:

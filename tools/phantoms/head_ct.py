@@ -18,7 +18,7 @@ from tools.phantoms.brain import draw_head
 from tools.phantoms.fields import NoiseTile, fold_field, grain_field, noise_tile
 from tools.phantoms.frame import FloatArray, Frame, SliceGeometry, head_rotation
 from tools.phantoms.scene import Scene
-from tools.phantoms.spec import BleedKind, PhantomSpec, Point
+from tools.phantoms.spec import Acquisition, BleedKind, PhantomSpec, Point
 
 LOWEST_HU = -1024
 HIGHEST_HU = 3071
@@ -73,24 +73,8 @@ class HeadPhantom:
         self._sensitivity = _noise_by_place(scan.matrix, scan.pixel_mm)
 
     def geometry(self, index: int) -> SliceGeometry:
-        """Geometry of slice ``index``, counted from the feet.
-
-        With a tilted gantry the slices lean while the table moves along z, so that the stack is
-        sheared: the step from slice to slice is not along their normal.
-        """
-        scan = self.spec.acquisition
-        tilt = math.radians(scan.gantry_tilt_deg)
-        half = (scan.matrix - 1) / 2 * scan.pixel_mm
-        height = scan.first_mm + index * scan.spacing_mm
-        return SliceGeometry(
-            position_mm=(-half, -half * math.cos(tilt), height - half * math.sin(tilt)),
-            row_cosines=(1.0, 0.0, 0.0),
-            column_cosines=(0.0, math.cos(tilt), math.sin(tilt)),
-            pixel_mm=scan.pixel_mm,
-            rows=scan.matrix,
-            columns=scan.matrix,
-            thickness_mm=scan.thickness_mm,
-        )
+        """Geometry of slice ``index``, counted from the feet."""
+        return slice_geometry(self.spec.acquisition, index)
 
     def slices(self) -> Iterator[NDArray[np.int16]]:
         """Every slice from the feet to the head, (matrix, matrix), HU."""
@@ -169,6 +153,26 @@ class HeadPhantom:
             contrast_hu=bleed.hu - self.spec.anatomy.grey_hu,
             centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
         )
+
+
+def slice_geometry(scan: Acquisition, index: int) -> SliceGeometry:
+    """Geometry of slice ``index`` of an acquisition, counted from the feet.
+
+    With a tilted gantry the slices lean while the table moves along z, so that the stack is
+    sheared: the step from slice to slice is not along their normal.
+    """
+    tilt = math.radians(scan.gantry_tilt_deg)
+    half = (scan.matrix - 1) / 2 * scan.pixel_mm
+    height = scan.first_mm + index * scan.spacing_mm
+    return SliceGeometry(
+        position_mm=(-half, -half * math.cos(tilt), height - half * math.sin(tilt)),
+        row_cosines=(1.0, 0.0, 0.0),
+        column_cosines=(0.0, math.cos(tilt), math.sin(tilt)),
+        pixel_mm=scan.pixel_mm,
+        rows=scan.matrix,
+        columns=scan.matrix,
+        thickness_mm=scan.thickness_mm,
+    )
 
 
 def _noise_by_place(matrix: int, pixel_mm: float) -> FloatArray:

@@ -1,16 +1,19 @@
 """Who the phantom claims to be: invented patients, and headers in several scanners' manners.
 
-The manufacturers are invented. What differs between the styles is what differs between real
-scanners and trips receivers: signed or unsigned pixels, padding, where the rescale sits, the
-order of the slices, names of kernels, how decimal strings are written.
+What differs between the styles is what differs between real scanners and trips receivers: names
+of manufacturers and kernels, image types, signed or unsigned pixels, padding, where the rescale
+sits, the order of the slices, how decimal strings are written. There are no private attributes,
+and patient, institution and station say that they are a phantom's.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 
 import numpy as np
 from pydicom.uid import UID
@@ -29,26 +32,31 @@ def derived_uid(*parts: object) -> UID:
 
 
 class Style(str, Enum):
-    """Manner of the headers."""
+    """Manner of the headers: whose scanners write like this."""
 
-    AURORA = "aurora"
-    BOREAS = "boreas"
-    CIRRUS = "cirrus"
-    DELTA = "delta"
+    GE = "ge"
+    SIEMENS = "siemens"
+    PHILIPS = "philips"
+    CANON = "canon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StyleRules:
-    """What one invented scanner writes."""
+    """What the scanners of one manufacturer write."""
 
     manufacturer: str
     model: str
     software: str
-    kernels: dict[Kernel, str]
+    kernels: Mapping[Kernel, str]
     image_type: tuple[str, ...]
+    localizer_type: tuple[str, ...]
     body_part: str
     scan_options: str
     protocol: str
+    series_description: str
+    """With ``{mm}`` for the slices' thickness and ``{kernel}`` for the kernel."""
+    localizer_description: str
+    filter_type: str
     signed: bool
     rescale_intercept: int
     padding: int | None
@@ -61,77 +69,101 @@ class StyleRules:
     writes_image_count: bool
     """Writes ImagesInAcquisition (0020,1002)."""
 
+    def describe_series(self, kernel: Kernel, thickness_mm: float) -> str:
+        """SeriesDescription of a stack."""
+        return self.series_description.format(
+            mm=f"{round(thickness_mm, 2):g}", kernel=self.kernels[kernel]
+        )
 
-STYLES = {
-    Style.AURORA: StyleRules(
-        manufacturer="AURORA PHANTOM WORKS",
-        model="Aurora 64",
-        software="aw_3.2",
-        kernels={Kernel.SOFT: "SOFT", Kernel.STANDARD: "STANDARD", Kernel.BONE: "BONE"},
-        image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
-        body_part="HEAD",
-        scan_options="HELICAL MODE",
-        protocol="1.1 ROUTINE HEAD",
-        signed=True,
-        rescale_intercept=-1024,
-        padding=-2000,
-        first_is_top=False,
-        decimals=6,
-        windows=((40, 80),),
-        writes_image_count=True,
-    ),
-    Style.BOREAS: StyleRules(
-        manufacturer="Boreas Phantoms",
-        model="Boreas Definition",
-        software="syn VB20A",
-        kernels={Kernel.SOFT: "H30s", Kernel.STANDARD: "H40s", Kernel.BONE: "H70h"},
-        image_type=("ORIGINAL", "PRIMARY", "AXIAL", "CT_SYN SPI"),
-        body_part="HEAD",
-        scan_options="",
-        protocol="HeadSpi",
-        signed=False,
-        rescale_intercept=-1024,
-        padding=None,
-        first_is_top=True,
-        decimals=5,
-        windows=((35, 80), (700, 3200)),
-        writes_image_count=True,
-    ),
-    Style.CIRRUS: StyleRules(
-        manufacturer="Cirrus",
-        model="Cirrus Ingenious CT",
-        software="4.1",
-        kernels={Kernel.SOFT: "UA", Kernel.STANDARD: "UB", Kernel.BONE: "D"},
-        image_type=("ORIGINAL", "PRIMARY", "AXIAL", "HELIX"),
-        body_part="BRAIN",
-        scan_options="HELIX",
-        protocol="PLAIN HEAD /Head",
-        signed=False,
-        rescale_intercept=-1024,
-        padding=None,
-        first_is_top=False,
-        decimals=3,
-        windows=((40, 80), (40, 80)),
-        writes_image_count=True,
-    ),
-    Style.DELTA: StyleRules(
-        manufacturer="DELTA PHANTOMS",
-        model="Delta ONE",
-        software="V8.1",
-        kernels={Kernel.SOFT: "FC21", Kernel.STANDARD: "FC26", Kernel.BONE: "FC81"},
-        image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
-        body_part="HEAD",
-        scan_options="HELICAL_CT",
-        protocol="Brain Helical",
-        signed=True,
-        rescale_intercept=0,
-        padding=None,
-        first_is_top=True,
-        decimals=4,
-        windows=((40, 90),),
-        writes_image_count=True,
-    ),
-}
+
+STYLES: Mapping[Style, StyleRules] = MappingProxyType(
+    {
+        Style.GE: StyleRules(
+            manufacturer="GE MEDICAL SYSTEMS",
+            model="Revolution CT",
+            software="revo_ct_21b.33",
+            kernels={Kernel.SOFT: "SOFT", Kernel.STANDARD: "STANDARD", Kernel.BONE: "BONEPLUS"},
+            image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
+            localizer_type=("ORIGINAL", "PRIMARY", "LOCALIZER"),
+            body_part="HEAD",
+            scan_options="HELICAL MODE",
+            protocol="1.1 ROUTINE HEAD",
+            series_description="{mm}mm {kernel} HEAD",
+            localizer_description="SCOUT",
+            filter_type="HEAD FILTER",
+            signed=True,
+            rescale_intercept=-1024,
+            padding=-2000,
+            first_is_top=False,
+            decimals=6,
+            windows=((40, 80),),
+            writes_image_count=True,
+        ),
+        Style.SIEMENS: StyleRules(
+            manufacturer="SIEMENS",
+            model="SOMATOM Definition Flash",
+            software="syngo CT 2012B",
+            kernels={Kernel.SOFT: "H30s", Kernel.STANDARD: "H40s", Kernel.BONE: "H70h"},
+            image_type=("ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"),
+            localizer_type=("ORIGINAL", "PRIMARY", "LOCALIZER", "CT_SOM5 TOP"),
+            body_part="HEAD",
+            scan_options="",
+            protocol="HeadSpi",
+            series_description="Head  {mm}  {kernel}",
+            localizer_description="Topogram  0.6  T20f",
+            filter_type="0",
+            signed=False,
+            rescale_intercept=-1024,
+            padding=None,
+            first_is_top=True,
+            decimals=5,
+            windows=((35, 80), (700, 3200)),
+            writes_image_count=True,
+        ),
+        Style.PHILIPS: StyleRules(
+            manufacturer="Philips",
+            model="iCT 256",
+            software="4.1",
+            kernels={Kernel.SOFT: "UA", Kernel.STANDARD: "UB", Kernel.BONE: "D"},
+            image_type=("ORIGINAL", "PRIMARY", "AXIAL", "HELIX"),
+            localizer_type=("ORIGINAL", "PRIMARY", "LOCALIZER"),
+            body_part="BRAIN",
+            scan_options="HELIX",
+            protocol="PLAIN HEAD /Head",
+            series_description="HEAD W/O {mm}mm, iDose (3)",
+            localizer_description="SURVIEW",
+            filter_type="",
+            signed=False,
+            rescale_intercept=-1024,
+            padding=None,
+            first_is_top=False,
+            decimals=3,
+            windows=((40, 80), (40, 80)),
+            writes_image_count=True,
+        ),
+        Style.CANON: StyleRules(
+            manufacturer="CANON_MEC",
+            model="Aquilion ONE",
+            software="V8.4SP0008",
+            kernels={Kernel.SOFT: "FC21", Kernel.STANDARD: "FC26", Kernel.BONE: "FC81"},
+            image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
+            localizer_type=("ORIGINAL", "PRIMARY", "LOCALIZER"),
+            body_part="HEAD",
+            scan_options="HELICAL_CT",
+            protocol="Brain Helical",
+            series_description="Brain {mm} {kernel}",
+            localizer_description="Scanogram",
+            filter_type="LARGE",
+            signed=True,
+            rescale_intercept=0,
+            padding=None,
+            first_is_top=True,
+            decimals=4,
+            windows=((40, 90),),
+            writes_image_count=True,
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,4 +63,4 @@ def test_the_step_writes_what_the_package_needs(shipped: Path, tmp_path: Path) -
 
     result = CalibrationResult.model_validate_json((tmp_path / CALIBRATION_FILE).read_text())
     assert result.phantoms == 20
-    assert read_manifest(tmp_path).output.operating_point == result.operating_point
+    assert read_manifest(tmp_path).findings[0].operating_point == result.operating_point

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.card import Evaluation
+from engines.card import CurveKind, Evaluation
 from engines.package import Calibration, OperatingPoint
 from tools.head_ct import recipe
 from tools.head_ct.evaluate import Scored, main, summarise
@@ -30,6 +30,7 @@ def scored(
         contrast_hu=25.0 if kind else 0.0,
         noise_hu=4.0,
         spacing_mm=5.0,
+        tilt_deg=0.4,
         slab_hu=np.zeros((1, 2, 2), np.float32),
         slab_ml=np.zeros(1, np.float32),
     )
@@ -62,8 +63,11 @@ def test_groups_are_counted_apart(evaluation: Evaluation) -> None:
     assert values["sensitivity"] == (0.6667, 3)
     assert values["sensitivity_subdural"] == (1.0, 2)
     assert values["sensitivity_epidural"] == (0.0, 1)
-    assert values["sensitivity_under_2_ml"] == (0.0, 1)
-    assert values["sensitivity_over_10_ml"] == (1.0, 1)
+    assert values["sensitivity_under_1_ml"] == (0.0, 1)
+    assert values["sensitivity_3_to_10_ml"] == (1.0, 1)
+    assert values["sensitivity_over_30_ml"] == (1.0, 1)
+    assert values["sensitivity_20_to_30_hu"] == (0.6667, 3)
+    assert values["sensitivity_tilt_under_half"] == (0.6667, 3)
 
 
 def test_plastic_phantoms_do_not_count_as_heads(evaluation: Evaluation) -> None:
@@ -79,9 +83,33 @@ def test_groups_without_cases_are_left_out(evaluation: Evaluation) -> None:
     assert "sensitivity_thin_slices" not in {item.key for item in evaluation.estimates}
 
 
+def test_groups_of_one_kind_stand_in_one_table(evaluation: Evaluation) -> None:
+    titles = {item.key: item.group for item in evaluation.estimates}
+
+    assert titles["sensitivity"] is titles["specificity"] is titles["auc"] is None
+    assert titles["sensitivity_subdural"] == "Sensitivity by type of bleed"
+    assert titles["specificity_thick_slices"] == "Specificity by slice thickness"
+
+
+def test_the_curves_are_those_of_the_figures(evaluation: Evaluation) -> None:
+    curves = {curve.key: curve for curve in evaluation.curves}
+
+    assert curves["roc"].kind is CurveKind.ROC
+    assert (curves["roc"].points[0].x, curves["roc"].points[-1].y) == (0.0, 1.0)
+    assert [point.cases for point in curves["reliability"].points] == [3, 2]
+    assert [point.y for point in curves["sensitivity_by_volume"].points] == [0.0, 1.0, 1.0]
+
+
+def test_the_statistics_tell_what_the_test_set_is_made_of(evaluation: Evaluation) -> None:
+    statistics = {item.key: item for item in evaluation.statistics}
+
+    assert (statistics["volume"].cases, statistics["noise"].cases) == (3, 6)
+    assert statistics["volume"].quantiles[2].value == pytest.approx(5.0)
+
+
 def test_the_evaluation_names_the_model_and_its_operating_point(evaluation: Evaluation) -> None:
     assert evaluation.model_sha256 == hashlib.sha256(b"weights").hexdigest()
-    assert evaluation.threshold == 0.5
+    assert evaluation.thresholds == {"ich": 0.5}
     assert evaluation.model_version == recipe.VERSION
 
 
@@ -92,8 +120,8 @@ def test_the_step_scores_unseen_phantoms_with_the_devices_engine(
     calibrated = CalibrationResult(
         phantoms=1,
         target_sensitivity=0.95,
-        calibration=PACKAGE.output.calibration,
-        operating_point=PACKAGE.output.operating_point,
+        calibration=PACKAGE.findings[0].calibration,
+        operating_point=PACKAGE.findings[0].operating_point,
     )
     (tmp_path / CALIBRATION_FILE).write_text(calibrated.model_dump_json())
 
@@ -113,5 +141,7 @@ def test_the_step_scores_unseen_phantoms_with_the_devices_engine(
     )
 
     found = Evaluation.model_validate_json((tmp_path / "evaluation.json").read_text())
+    estimates = {item.key: item for item in found.estimates}
     assert (found.positives, found.negatives) == (10, 10)
+    assert estimates["gate_accepts"].value == estimates["gate_refuses_tilt"].value == 1.0
     assert "Area under the ROC curve" in capsys.readouterr().out
