@@ -16,13 +16,8 @@ from dicom_node.scu import SendOutcome, SendResult, send_files
 from tools.console import EXIT_FAILED, JsonOption, err, explained_errors, out, print_json
 from tools.phantoms.encoding import PhantomSyntax
 from tools.phantoms.errors import PhantomError
-from tools.phantoms.variants import (
-    DEFAULT_SLICES,
-    PhantomName,
-    PhantomStudy,
-    make_study,
-    write_study,
-)
+from tools.phantoms.studies import NAMES, AnyStudy, plan_study, write_batches
+from tools.phantoms.variants import DEFAULT_SLICES
 
 _ADDRESS = re.compile(r"(?P<ae>[^@]{1,16})@(?P<host>[^@]+):(?P<port>\d{1,5})")
 _MAX_PORT = 65_535
@@ -62,11 +57,16 @@ def send(
     calling: Annotated[str, typer.Option(help="Our AE title.")] = "SCANNER",
     associations: Annotated[int, typer.Option(min=1, max=64, help="At the same time.")] = 1,
     phantom: Annotated[
-        PhantomName | None, typer.Option(help="Make this phantom study and push it.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help=f"Make this phantom study and push it: {', '.join(NAMES)}."
+        ),
     ] = None,
-    positive: Annotated[bool, typer.Option("--positive", help="Phantom with a bleed.")] = False,
+    positive: Annotated[
+        bool, typer.Option("--positive", help="Phantom with a bleed, or an opacity.")
+    ] = False,
     slices: Annotated[
-        int, typer.Option(min=1, max=4_000, help="Slices of the phantom.")
+        int, typer.Option(min=1, max=4_000, help="Slices of a CT phantom.")
     ] = DEFAULT_SLICES,
     seed: Annotated[int, typer.Option(min=0, help="Draws the phantom.")] = 0,
     syntax: Annotated[
@@ -83,10 +83,8 @@ def send(
             batches = [find_files(paths or [])]
         else:
             study = _plan(phantom, positive=positive, slices=slices, seed=seed, syntax=syntax)
-            err.print(f"drawing {len(study)} objects of phantom {phantom.value}")
-            batches = [
-                list(write_study(study, Path(folder), batch)) for batch in range(len(study.batches))
-            ]
+            err.print(f"drawing {len(study)} objects of phantom {phantom}")
+            batches = [list(batch) for batch in write_batches(study, Path(folder))]
         results = [
             result
             for batch in batches
@@ -97,11 +95,9 @@ def send(
     _report(results, json=json)
 
 
-def _plan(
-    name: PhantomName, *, positive: bool, slices: int, seed: int, syntax: PhantomSyntax
-) -> PhantomStudy:
+def _plan(name: str, *, positive: bool, slices: int, seed: int, syntax: PhantomSyntax) -> AnyStudy:
     try:
-        return make_study(name, seed=seed, positive=positive, slices=slices, syntax=syntax)
+        return plan_study(name, seed=seed, positive=positive, slices=slices, syntax=syntax)
     except PhantomError as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -14,7 +14,8 @@ from edge_runtime.model.finding import TRIAGE_NOTICE
 from tools.console import EXIT_FAILED, err, explained_errors, print_json
 from tools.demo.live import push_until_stopped
 from tools.demo.once import push_fixed_set
-from tools.demo.site import Site, StoppedError
+from tools.demo.scenario import MODELS
+from tools.demo.site import Site, SiteOptions, StoppedError
 from tools.run import stop_on_signals
 
 
@@ -40,7 +41,7 @@ def demo(
         _say("starting a device, its worklist page and a PACS ...")
         report = None
         try:
-            with Site(folder, stop=stop) as site:
+            with Site(folder, options=SiteOptions(models=MODELS), stop=stop) as site:
                 _introduce(site)
                 if once:
                     report = push_fixed_set(site, data, _say)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
 import tempfile
 import time
@@ -156,6 +157,8 @@ def _is_settled(detail: StudyDetail) -> bool:
 
 def _outcome_faults(push: Push, analysis: AnalysisView) -> list[str]:
     faults = []
+    if push.model is not None and analysis.model_name != push.model:
+        push = dataclasses.replace(push, outcome=AnalysisState.NOT_ANALYSED, reason=None)
     if analysis.outcome is None:
         faults.append(f"still {analysis.state.value}")
     elif push.outcome is not None and analysis.state is not push.outcome:

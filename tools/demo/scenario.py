@@ -13,8 +13,10 @@ from dicom_node.errors import DicomNodeError
 from dicom_node.headers import header_of, scan_file
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.reasons import ReasonCode
+from tools.phantoms.chest_studies import ChestName
 from tools.phantoms.encoding import PhantomSyntax
-from tools.phantoms.variants import Expectation, PhantomName, make_study, write_study
+from tools.phantoms.studies import plan_study, write_batches
+from tools.phantoms.variants import Expectation, PhantomName
 
 _OUTCOMES = {
     Expectation.SUSPECTED: AnalysisState.SUSPECTED,
@@ -25,10 +27,10 @@ _OUTCOMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomCase:
-    """A phantom study to push; seeds differ, so that no two heads are the same."""
+    """A phantom study to push; seeds differ, so that no two patients are the same."""
 
     label: str
-    name: PhantomName
+    name: PhantomName | ChestName
     seed: int
     positive: bool = False
     syntax: PhantomSyntax = PhantomSyntax.EXPLICIT
@@ -76,7 +78,26 @@ PHANTOMS: tuple[PhantomCase, ...] = (
         seed=111,
         syntax=PhantomSyntax.JPEG_LOSSLESS,
     ),
+    PhantomCase(label="chest, opacity", name=ChestName.DX, seed=201, positive=True),
+    PhantomCase(label="chest, clear", name=ChestName.CR, seed=202),
+    PhantomCase(label="chest, two views", name=ChestName.PAIR, seed=203, positive=True),
+    PhantomCase(
+        label="chest, adult",
+        name=ChestName.ADULT,
+        seed=204,
+        positive=True,
+        reason=ReasonCode.AGE_OUT_OF_RANGE,
+    ),
+    PhantomCase(
+        label="chest, no age",
+        name=ChestName.AGE_MISSING,
+        seed=205,
+        reason=ReasonCode.AGE_MISSING,
+    ),
 )
+
+HEAD_MODEL, CHEST_MODEL = MODELS = ("head_ct_phantom", "paediatric_cxr_pneumonia")
+"""The models that the demonstration runs; each looks at every study."""
 
 REAL_FILES = (
     "CT_small.dcm",
@@ -111,14 +132,17 @@ class Push:
     batches: tuple[Batch, ...]
     outcome: AnalysisState | None
     reason: ReasonCode | None = None
+    model: str | None = None
+    """Which model must say so; every other one must find that the study is not for it. None: all
+    must."""
 
 
 def draw_phantom(case: PhantomCase, folder: Path) -> Push:
     """Write a phantom's files and say what is expected of it."""
-    study = make_study(case.name, seed=case.seed, positive=case.positive, syntax=case.syntax)
+    study = plan_study(case.name.value, seed=case.seed, positive=case.positive, syntax=case.syntax)
     batches = tuple(
-        Batch(paths=write_study(study, folder, number), revision=number + 1)
-        for number in range(len(study.batches))
+        Batch(paths=paths, revision=number)
+        for number, paths in enumerate(write_batches(study, folder), start=1)
     )
     return Push(
         label=f"phantom: {case.label}",
@@ -126,6 +150,7 @@ def draw_phantom(case: PhantomCase, folder: Path) -> Push:
         batches=batches,
         outcome=_OUTCOMES[study.expectation],
         reason=case.reason,
+        model=CHEST_MODEL if isinstance(case.name, ChestName) else HEAD_MODEL,
     )
 
 

@@ -28,8 +28,8 @@ from edge_runtime.errors import DeviceFaultError, EdgeTriageError
 from edge_runtime.process import database_path
 from edge_runtime.store.database import connect
 from edge_runtime.store.processes import ProcessView, Role, list_processes
+from tools.demo.ports import LOOPBACK, free_port
 
-LOOPBACK = "127.0.0.1"
 AE_TITLE = "EDGETRIAGE"
 PACS_AE_TITLE = "DEMOPACS"
 _START_LIMIT_S = 60.0
@@ -45,18 +45,13 @@ class SiteOptions:
     with_broker: bool = True
     forward: bool = False
     models: tuple[str, ...] = ("head_ct_phantom",)
+    approvals: int = 0
+    """How many people must approve a model."""
     pacs: PeerAddress | None = None
     """A PACS to report to instead of the site's own folder."""
     log_level: str = "info"
     settings: str = ""
     """More TOML, appended to the device's settings file."""
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def find_broker() -> str | None:
@@ -217,6 +212,7 @@ min_free_bytes = 67108864
 
 [models]
 packages = {json.dumps(self._options.models)}
+approvals_required = {self._options.approvals}
 
 [outputs.structured_report.peer]
 ae_title = "{pacs.ae_title}"
