@@ -56,6 +56,15 @@ def run_never_ready(settings: Settings, stop: threading.Event, _pulse: Pulse) ->
     return 0
 
 
+def run_slow_to_start(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
+    """Take long to be ready, and say so meanwhile."""
+    _note(settings, "slow")
+    while not stop.wait(_STEP_S):
+        pulse.starting()
+    _note(settings, "stopped")
+    return 0
+
+
 def run_deaf(settings: Settings, _stop: threading.Event, pulse: Pulse) -> int:
     """Live, beat, and never heed SIGTERM."""
     _note(settings, "deaf")
