@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # Real peers of the tests, as Debian calls them.
 SYSTEM_PACKAGES ?= dcmtk dicom3tools mosquitto mosquitto-clients orthanc orthanc-dicomweb chromium \
-  openssl strace cryptsetup-bin e2fsprogs
+  openssl strace cryptsetup-bin e2fsprogs dcm2niix
 # More arguments for demo, unit, soak and lock, such as: make demo ARGS=--once
 ARGS ?=
 # Which Python the virtual environment is made with; empty: the first suitable one.

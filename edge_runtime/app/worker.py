@@ -20,6 +20,7 @@ from edge_runtime.pipeline.arrivals import Arrivals
 from edge_runtime.pipeline.assembly import AssemblyRules
 from edge_runtime.pipeline.early import EarlyRuns
 from edge_runtime.pipeline.errors import StopRequestedError
+from edge_runtime.pipeline.heap import keep_freed_images
 from edge_runtime.pipeline.models import open_models
 from edge_runtime.pipeline.packages import used_packages
 from edge_runtime.pipeline.prepared import PreparedImages
@@ -36,6 +37,7 @@ _MIB = 1024 * 1024
 
 def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
     """Run the pipeline and the engines."""
+    keep_freed_images()
     clock = SystemClock()
     with contextlib.closing(connect(database_path(settings))) as connection:
         try:

@@ -25,7 +25,7 @@ from engines.errors import ImageFault, UnfitImagesError
 from engines.package import ModelPackage
 from engines.preprocessing.collecting import Item, average_item
 from engines.preprocessing.running import (
-    assemble,
+    assemble_in_order,
     items_input,
     neighbour_radius,
     plan_items,
@@ -185,8 +185,12 @@ def infer(
     planned = plan(sources, package)
     if not runs_by_item(package):
         with reasons_told():
-            pictures = [load(source.instance_id) for source in planned.sources]
-            tensor = assemble(pictures, package.preprocess, package.input.layout)
+            tensor = assemble_in_order(
+                (load(source.instance_id) for source in planned.sources),
+                planned.items,
+                package.preprocess,
+                package.input.layout,
+            )
         return run_batches(engine, package.input, tensor)
     found = {
         place: known[key]

@@ -9,7 +9,7 @@ A new step is a class of the schema (``engines.steps``), a function, and a row i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -98,6 +98,9 @@ CHANNELS: Mapping[type[ClosedModel], ChannelsRow] = MappingProxyType(
 )
 
 
+_NOTHING: Float32 = np.empty((0, 0), dtype=np.float32)
+
+
 def prepare(image: StoredImage, steps: Sequence[PreprocessStep]) -> Picture:
     """Everything that needs one image only: rescale, and the steps before the images are collected.
 
@@ -146,21 +149,55 @@ def stack_of(pictures: Sequence[Picture], steps: Sequence[PreprocessStep]) -> St
     Raises:
         UnfitImagesError: the pictures make no stack.
     """
-    collect = parts_of(steps)[Part.COLLECT][0]
     ordered = [pictures[index] for index in order_pictures(pictures)]
-    if len({picture.values.shape for picture in ordered}) > 1:
-        raise UnfitImagesError(ImageFault.INCONSISTENT, "images of one stack differ in size")
     items = plan_items(
         [picture.position_mm for picture in ordered],
         [picture.thickness_mm for picture in ordered],
-        collect,
+        parts_of(steps)[Part.COLLECT][0],
     )
-    spacing = _spacing_of(ordered, collect)
-    values = np.empty((len(items), *ordered[0].values.shape), dtype=np.float32)
-    # Item by item: a stack of all slices besides that of the slabs would double the memory.
-    for index, item in enumerate(items):
-        values[index] = average_item(ordered, item)
-    return Stack(values=values, spacing_mm=spacing)
+    return stack_in_order(ordered, items, steps)
+
+
+def stack_in_order(
+    pictures: Iterable[Picture], items: Sequence[Item], steps: Sequence[PreprocessStep]
+) -> Stack:
+    """The same of pictures that come one after the other, along the normal.
+
+    A picture that is made when it is asked for, and held by nobody else, takes memory for as long
+    as items are made of it: a volume beside all of its pictures would be twice as large.
+
+    Args:
+        pictures: of ``prepare``, those that the items were planned for, in that order.
+        items: of ``plan_items``.
+        steps: all steps of the package.
+
+    Raises:
+        UnfitImagesError: the pictures make no stack.
+    """
+    values: Float32 | None = None
+    seen: list[Picture] = []
+    held: dict[int, Picture] = {}
+    done = 0
+    for place, picture in enumerate(pictures):
+        if values is None:
+            values = np.empty((len(items), *picture.values.shape), dtype=np.float32)
+        if picture.values.shape != values.shape[1:]:
+            raise UnfitImagesError(ImageFault.INCONSISTENT, "images of one stack differ in size")
+        seen.append(replace(picture, values=_NOTHING))
+        held[place] = picture
+        while done < len(items) and items[done].members[-1] <= place:
+            values[done] = _average_of_held(held, items[done])
+            done += 1
+        needed = items[done].members[0] if done < len(items) else len(seen)
+        held = {each: kept for each, kept in held.items() if each >= needed}
+    if values is None:
+        raise UnfitImagesError(ImageFault.NO_IMAGES, "there is no image")
+    return Stack(values=values, spacing_mm=_spacing_of(seen, parts_of(steps)[Part.COLLECT][0]))
+
+
+def _average_of_held(held: Mapping[int, Picture], item: Item) -> Float32:
+    members = [held[member] for member in item.members]
+    return average_item(members, replace(item, members=tuple(range(len(members)))))
 
 
 def finish(stack: Stack, steps: Sequence[PreprocessStep]) -> Stack:
@@ -199,8 +236,25 @@ def assemble(
     Raises:
         UnfitImagesError: the pictures make no input.
     """
-    stack = finish(stack_of(pictures, steps), steps)
-    return _laid_out(channels_of(stack.values, steps), layout)
+    return _input_of(stack_of(pictures, steps), steps, layout)
+
+
+def assemble_in_order(
+    pictures: Iterable[Picture],
+    items: Sequence[Item],
+    steps: Sequence[PreprocessStep],
+    layout: Layout,
+) -> Float32:
+    """The same of pictures that come in the order of ``plan_items``; see ``stack_in_order``.
+
+    Raises:
+        UnfitImagesError: the pictures make no input.
+    """
+    return _input_of(stack_in_order(pictures, items, steps), steps, layout)
+
+
+def _input_of(stack: Stack, steps: Sequence[PreprocessStep], layout: Layout) -> Float32:
+    return _laid_out(channels_of(finish(stack, steps).values, steps), layout)
 
 
 def neighbour_radius(steps: Sequence[PreprocessStep]) -> int:

@@ -22,7 +22,8 @@ from tools.bench.figures import Stage, stages_of
 from tools.bench.heads import DrawnHead
 from tools.bench.machine import ProcessCost, read_cost
 from tools.bench.page_watch import PageWatch
-from tools.demo.site import LOOPBACK, Site, SiteOptions, wait_until
+from tools.demo.ports import LOOPBACK
+from tools.demo.site import Site, SiteOptions, wait_until
 
 _SCANNER_AE_TITLE = "BENCHSCANNER"
 _STUDY_LIMIT_S = 120.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,8 +11,14 @@ import typer
 from tools.bench.heads import SERIES_SLICES
 from tools.bench.machine import describe_machine
 from tools.bench.measure import Plan, measure
+from tools.bench.readers import measure as readers
+from tools.bench.readers import report as readers_report
+from tools.bench.readers.names import Job
+from tools.bench.readers.roster import missing_of, readers_of
+from tools.bench.readers.series import LEAST_SLICES
 from tools.bench.report import report, show
 from tools.console import JsonOption, err, explained_errors, out, print_json
+from tools.phantoms.encoding import PhantomSyntax
 
 
 def _whole_series(slices: list[int] | None) -> list[int] | None:
@@ -41,6 +49,13 @@ def pipeline(
     model: Annotated[
         list[str] | None, typer.Option(help="Model package: a shipped one's name, or a folder.")
     ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Also time a folder to its report, without a device, beside a bare loop.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Push phantom studies to a device of its own, and time each until its flag is on the page."""
@@ -60,11 +75,39 @@ def pipeline(
             )
             for count in slices or (40, 400)
         ]
+    comparison = _comparison(slices or [40, 400], rounds=studies) if peers else None
+    compared = None
+    if comparison is not None:
+        with explained_errors():
+            compared = readers.measure(comparison, _say)
     if json:
-        print_json(report(machine, runs))
-    else:
-        show(out, machine, runs)
+        told = report(machine, runs)
+        if comparison is not None and compared is not None:
+            told["folder_to_report"] = readers_report.report(comparison, compared)
+        print_json(told)
+        return
+    show(out, machine, runs)
+    if comparison is not None and compared is not None:
+        readers_report.show(out, machine, comparison, compared)
 
 
 def _say(text: str) -> None:
     err.print(text, markup=False, soft_wrap=True)
+
+
+def _comparison(slices: list[int], *, rounds: int) -> readers.Plan | None:
+    """One series of each size that a single head can have; None: there is no such size."""
+    sizes = tuple(count for count in slices if LEAST_SLICES <= count <= SERIES_SLICES)
+    for name in missing_of(Job.REPORT):
+        _say(f"not installed, left out: {name.value}")
+    if not sizes:
+        _say(f"folder to report: needs a series of {LEAST_SLICES} to {SERIES_SLICES} slices")
+        return None
+    return readers.Plan(
+        readers={Job.REPORT: readers_of(Job.REPORT, peers_too=True)},
+        slices=sizes,
+        syntaxes=(PhantomSyntax.EXPLICIT, PhantomSyntax.JPEG_LS),
+        rounds=rounds,
+        trait_slices=0,
+        folder=Path(tempfile.gettempdir()),
+    )

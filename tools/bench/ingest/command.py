@@ -7,9 +7,8 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -26,9 +25,9 @@ from tools.bench.ingest.receivers import (
 from tools.bench.ingest.report import report, show
 from tools.bench.ingest.stored import takes_direct_writes
 from tools.bench.machine import describe_machine
+from tools.bench.names import names_of
 from tools.console import EXIT_FAILED, JsonOption, err, explained_errors, out, print_json
 
-_Name = TypeVar("_Name", bound=Enum)
 _LARGEST_ASSOCIATIONS = 32
 
 
@@ -78,7 +77,7 @@ def ingest(
     """Store objects in our node, in the plainest receiver there can be, and in the peers."""
     machine = describe_machine()
     place = folder or Path(tempfile.gettempdir())
-    kinds = _names(loads, LoadName)
+    kinds = names_of(loads, LoadName)
     plan = Plan(
         receivers=_receivers(receivers, place, peers=peers),
         senders=_senders(senders),
@@ -101,7 +100,7 @@ def ingest(
 
 
 def _receivers(named: str | None, place: Path, *, peers: bool) -> tuple[ReceiverName, ...]:
-    chosen = OWN_AND_LIMIT if named is None else _names(named, ReceiverName)
+    chosen = OWN_AND_LIMIT if named is None else names_of(named, ReceiverName)
     if not takes_direct_writes(place):
         err.print(f"{place} takes no O_DIRECT: {ReceiverName.SINK_DIRECT.value} is left out")
         chosen = tuple(name for name in chosen if name is not ReceiverName.SINK_DIRECT)
@@ -112,16 +111,8 @@ def _receivers(named: str | None, place: Path, *, peers: bool) -> tuple[Receiver
 
 def _senders(named: str | None) -> tuple[SenderName, ...]:
     if named is not None:
-        return _names(named, SenderName)
+        return names_of(named, SenderName)
     return tuple(SenderName) if find_program("storescu") else (SenderName.BLAST,)
-
-
-def _names(text: str, kind: type[_Name]) -> tuple[_Name, ...]:
-    try:
-        return tuple(dict.fromkeys(kind(word.strip()) for word in text.split(",")))
-    except ValueError as error:
-        known = ", ".join(str(item.value) for item in kind)
-        raise typer.BadParameter(f"{error}; known are {known}") from error
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from tools.bench.ingest.errors import ReceiverNotFoundError, ReceiverNotStartedE
 from tools.bench.ingest.names import ReceiverName
 from tools.bench.ingest.orders import Address
 from tools.bench.ingest.stored import FolderOfFiles, OrthancStatistics, SpoolAndIndex, Stored
-from tools.demo.site import LOOPBACK, free_port
+from tools.demo.ports import LOOPBACK, free_port
 
 _START_LIMIT_S = 60.0
 _STOP_LIMIT_S = 10.0

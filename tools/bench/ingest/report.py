@@ -147,7 +147,7 @@ def show(
             f"idle with {idle.associations} open associations: {idle.cpu_percent:.2f} % of a core"
         )
     for goal in goals_of(cells, ratios, measured.idle):
-        console.print(_goal_line(goal), markup=False)
+        console.print(goal_line(goal), markup=False)
     for run in measured.runs:
         if run.fault:
             word = "cannot" if is_excused(run) else "LOST OR REFUSED"
@@ -156,7 +156,8 @@ def show(
             )
 
 
-def _goal_line(goal: Goal) -> str:
+def goal_line(goal: Goal) -> str:
+    """Return whether a goal was met, and by how much."""
     return (
         f"  {'met   ' if goal.is_met else 'MISSED'} {goal.name}: {goal.measured:.2f} {goal.unit}, "
         f"{goal.direction.value} {goal.limit:g}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from engines.preprocessing import running
 from engines.preprocessing.collecting import average_item
 from engines.preprocessing.running import (
     assemble,
+    assemble_in_order,
     channels_of,
     finish,
     items_input,
@@ -315,6 +318,31 @@ def test_slices_that_do_not_belong_together_make_no_stack(
     with pytest.raises(UnfitImagesError) as caught:
         assemble(prepared(images, steps), steps, Layout.NCHW)
     assert caught.value.fault is fault
+
+
+@pytest.mark.parametrize("collect", [SLABS, SLICES, IMAGES], ids=lambda step: step["step"])
+def test_pictures_that_come_one_by_one_make_the_same_input_and_are_let_go_of(
+    collect: dict[str, Any],
+) -> None:
+    steps = steps_of(RESCALE, TURN, GRID, collect, NEIGHBOURS)
+    positions = [2.0 * place for place in range(12)]
+    pictures = prepared(series(positions), steps)
+    items = plan_items(positions, [None] * 12, parts_of(steps)[Part.COLLECT][0])
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+
+    def one_by_one() -> Iterator[Picture]:
+        nonlocal most
+        for picture in pictures:
+            made = replace(picture, values=picture.values.copy())
+            alive.append(weakref.ref(made.values))
+            yield made
+            most = max(most, sum(each() is not None for each in alive))
+
+    together = assemble(pictures, steps, Layout.NCHW)
+    streamed = assemble_in_order(one_by_one(), items, steps, Layout.NCHW)
+    np.testing.assert_array_equal(streamed, together)
+    assert most <= 5
 
 
 def test_no_pictures_make_no_input() -> None:
