@@ -18,7 +18,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,16 +164,18 @@ def scan_folder(folder: Path) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     total = 0
-    for relative, size in _walk(folder, "", 0):
-        if relative == CHECKSUMS:
-            continue
-        total += size
-        if size > MAX_FILE_BYTES or total > MAX_PACKAGE_BYTES or len(sizes) >= MAX_FILES:
-            raise PackageIntegrityError(
-                f"the package is too large at {_shown(relative)}: at most {MAX_FILES} files, "
-                f"{MAX_FILE_BYTES} bytes each, {MAX_PACKAGE_BYTES} bytes together"
-            )
-        sizes[relative] = size
+    # Closed when a file is refused in the middle: the folders that it has open are so too.
+    with closing(_walk(folder, "", 0)) as found:
+        for relative, size in found:
+            if relative == CHECKSUMS:
+                continue
+            total += size
+            if size > MAX_FILE_BYTES or total > MAX_PACKAGE_BYTES or len(sizes) >= MAX_FILES:
+                raise PackageIntegrityError(
+                    f"the package is too large at {_shown(relative)}: at most {MAX_FILES} files, "
+                    f"{MAX_FILE_BYTES} bytes each, {MAX_PACKAGE_BYTES} bytes together"
+                )
+            sizes[relative] = size
     return sizes
 
 
@@ -197,7 +200,7 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _walk(folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, int]]:
+def _walk(folder: Path, prefix: str, depth: int) -> Generator[tuple[str, int], None, None]:
     if depth > MAX_DEPTH:
         raise PackageIntegrityError(f"the package has folders deeper than {MAX_DEPTH}")
     try:

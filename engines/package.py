@@ -65,6 +65,8 @@ class SelectionRules(ClosedModel):
     """Accepted (0018,0015) values, upper case; a series without the attribute passes."""
     view_positions: Annotated[tuple[CodeString, ...], Field(max_length=16)] = ()
     """Accepted (0018,5101) values; an image without the attribute passes. Empty: any."""
+    for_processing: Literal["forbidden", "allowed"] = "forbidden"
+    """Images of raw values: PresentationIntentType (0008,0068) or the SOP class says so."""
     min_images: Annotated[int, Field(ge=1, le=10_000)] = 1
     series: Literal["one", "all"] = "one"
     """How many of the series that pass are looked at. ``all`` is for images that stand for
@@ -97,8 +99,6 @@ class GateRules(ClosedModel):
     """The same for the convolution kernel (0018,1210)."""
     view_positions: Annotated[tuple[CodeString, ...], Field(max_length=16)] = ()
     """Accepted (0018,5101) values; an image without the attribute is refused. Empty: any."""
-    for_processing: Literal["forbidden", "allowed"] = "forbidden"
-    """Images whose PresentationIntentType (0008,0068) says FOR PROCESSING."""
     age_years: YearRange | None = None
     """Lowest and highest age at the study; absent: any age, also an unknown one."""
     sexes: Annotated[tuple[Literal["F", "M", "O"], ...], Field(max_length=3)] = ()

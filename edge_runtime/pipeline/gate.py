@@ -229,19 +229,6 @@ def _lossy(series: _Series, rules: GateRules) -> Refusal | None:
     )
 
 
-def _for_processing(series: _Series, rules: GateRules) -> Refusal | None:
-    """Raw detector values look nothing like what a radiologist, or a model, has learnt."""
-    raw = sum(
-        (header.presentation_intent_type or "").strip().upper() == "FOR PROCESSING"
-        for header in series.headers
-    )
-    return _refuse_if(
-        rules.for_processing == "forbidden" and raw > 0,
-        ReasonCode.FOR_PROCESSING,
-        f"{raw} images for processing",
-    )
-
-
 def _view(series: _Series, rules: GateRules) -> Refusal | None:
     if not rules.view_positions:
         return None
@@ -304,7 +291,6 @@ CHECKS: tuple[Callable[[_Series, GateRules], Refusal | None], ...] = (
     _coverage,
     _contrast,
     _lossy,
-    _for_processing,
     _view,
     _manufacturer,
     _kernel,

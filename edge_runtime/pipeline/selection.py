@@ -37,6 +37,9 @@ _LONGEST_TEXT = 64
 """Characters of a value of type LO (PS3.5 6.2)."""
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
+# PS3.4 B.5: projection radiography, mammography and intra-oral images For Processing.
+_FOR_PROCESSING = frozenset(_STORAGE + part for part in ("1.1.1", "1.2.1", "1.3.1"))
+
 # PS3.4 B.5; a class of objects ends in "." and stands for all below it. The longest match wins.
 EXCLUDED_SOP_CLASSES: Mapping[str, Exclusion] = MappingProxyType(
     {
@@ -160,6 +163,13 @@ def _body_part_matches(header: InstanceHeader, rules: SelectionRules) -> bool:
     return not rules.body_parts or not part or part in rules.body_parts
 
 
+def _is_not_raw(header: InstanceHeader, rules: SelectionRules) -> bool:
+    """Raw detector values look nothing like what a radiologist, or a model, has learnt."""
+    intent = (header.presentation_intent_type or "").strip().upper()
+    is_raw = intent == "FOR PROCESSING" or header.sop_class_uid in _FOR_PROCESSING
+    return rules.for_processing == "allowed" or not is_raw
+
+
 def _view_matches(header: InstanceHeader, rules: SelectionRules) -> bool:
     view = (header.view_position or "").strip().upper()
     return not rules.view_positions or not view or view in rules.view_positions
@@ -178,6 +188,7 @@ def _kind_matches(header: InstanceHeader, rules: SelectionRules) -> bool:
 _RULES = (
     (ReasonCode.WRONG_MODALITY, _modality_matches),
     (ReasonCode.BODY_PART_NOT_COVERED, _body_part_matches),
+    (ReasonCode.FOR_PROCESSING, _is_not_raw),
     (ReasonCode.NO_MATCHING_SERIES, _kind_matches),
     (ReasonCode.VIEW_NOT_COVERED, _view_matches),
 )

@@ -43,7 +43,7 @@ COMMENTS: Mapping[str, str] = MappingProxyType(
         "reason is reported.",
         "gate.lossy": "Lossy compression.",
         "gate.manufacturers": "Regular expressions; empty: any.",
-        "gate.for_processing": "Images that no radiologist would see as they are.",
+        "selection.for_processing": "Images that no radiologist would see as they are.",
         "gate.age_years": "A patient of unknown age is refused as well.",
         "preprocess": "From stored pixels to the model's input, in this order: "
         "docs/model-package.md has every step with its units.",

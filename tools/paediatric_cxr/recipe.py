@@ -80,7 +80,6 @@ GATE = GateRules(
     lossy="allowed",
     orientation="any",
     view_positions=("AP", "PA"),
-    for_processing="forbidden",
     age_years=AGES,
 )
 

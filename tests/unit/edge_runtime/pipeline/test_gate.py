@@ -104,13 +104,6 @@ def test_anisotropic_pixels_pass_and_each_spacing_is_checked(make_stack: MakeSta
         ({"patient_sex": "M"}, {"sexes": ("F",)}, ReasonCode.SEX_NOT_COVERED),
         ({"patient_sex": None}, {"sexes": ("F",)}, ReasonCode.SEX_NOT_COVERED),
         ({"patient_sex": "F"}, {"sexes": ("F",)}, None),
-        (
-            {"presentation_intent_type": "FOR PROCESSING"},
-            {"for_processing": "forbidden"},
-            ReasonCode.FOR_PROCESSING,
-        ),
-        ({"presentation_intent_type": "FOR PROCESSING"}, {"for_processing": "allowed"}, None),
-        ({"presentation_intent_type": "FOR PRESENTATION"}, {}, None),
         ({"view_position": None}, {"view_positions": ("AP", "PA")}, ReasonCode.VIEW_MISSING),
         ({"view_position": "LL"}, {"view_positions": ("AP",)}, ReasonCode.VIEW_NOT_COVERED),
         ({"view_position": "ap "}, {"view_positions": ("AP",)}, None),

@@ -193,6 +193,29 @@ def test_images_of_other_views_are_left_out_and_those_that_say_nothing_stay(
     assert rejected.reason is ReasonCode.VIEW_NOT_COVERED
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"presentation_intent_type": "FOR PROCESSING"},
+        {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.1.1"},
+    ],
+    ids=["by its intent", "by its class"],
+)
+def test_raw_images_are_left_out_and_alone_they_are_the_reason(
+    make_header: MakeHeader, raw: dict[str, str]
+) -> None:
+    shown = make_header(sop_instance_uid="1", view_position="AP")
+    hidden = make_header(sop_instance_uid="2", view_position="AP", **raw)
+    chosen = select_series([hidden, shown], CHEST)
+    assert isinstance(chosen, Selected)
+    assert chosen.headers == (shown,)
+    assert select_series([hidden], CHEST) == Rejected(reason=ReasonCode.FOR_PROCESSING)
+    allowed = CHEST.model_copy(
+        update={"for_processing": "allowed", "sop_class_uids": (hidden.sop_class_uid,)}
+    )
+    assert isinstance(select_series([hidden], allowed), Selected)
+
+
 def test_radiographs_in_series_of_their_own_are_all_looked_at(make_header: MakeHeader) -> None:
     headers = [
         make_header(series_instance_uid=uid, sop_instance_uid=uid, view_position="AP")

@@ -101,6 +101,7 @@ def test_every_promised_study_is_in_the_package() -> None:
         (ChestName.AGE_MISSING, "age_missing"),
         (ChestName.VIEW_MISSING, "view_missing"),
         (ChestName.LATERAL, "view_not_covered"),
+        (ChestName.RAW, "for_processing"),
     ],
 )
 def test_what_is_out_of_use_is_not_analysed_and_says_why(
@@ -111,16 +112,6 @@ def test_what_is_out_of_use_is_not_analysed_and_says_why(
 
     assert isinstance(result, Refused)
     assert result.reason.value == reason
-
-
-def test_raw_detector_values_are_not_analysed(
-    package: LoadedPackage, engine: Engine, tmp_path: Path
-) -> None:
-    study = make_chest_study(ChestName.RAW, seed=31, positive=True, rows=128, columns=128)
-
-    assert isinstance(
-        examine(write_chest_study(study, tmp_path), package.manifest, engine), Refused
-    )
 
 
 @pytest.mark.parametrize("name", [ChestName.DX, ChestName.CR, ChestName.INVERTED, ChestName.PAIR])
