@@ -20,11 +20,15 @@ def bright_package(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def temporary_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """The folder that this test and all that it starts call the temporary one.
 
     Its path is short, because the supervisor's socket stands in it.
     """
+    # pytest makes its own folder when it is first asked for it: not in one that goes with a test.
+    tmp_path_factory.getbasetemp()
     folder = Path(tempfile.mkdtemp(prefix="et-"))
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)  # it remembers what it found before
