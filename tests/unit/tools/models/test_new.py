@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +299,8 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path) -> None:
             # Like a person, who presses again: a signal that comes between the prompt and the
             # read behind it is looked at only after the next key.
             process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=2)
             return process.poll() is not None
 
         wait_until(is_gone)
