@@ -11,7 +11,7 @@ from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Instant, Mark, Stamp
 from edge_runtime.model.delivery import Channel, DeliveryState
 from edge_runtime.model.finding import FindingScore
-from edge_runtime.model.reasons import ReasonCode
+from edge_runtime.model.reasons import REASONS, ReasonCode
 from edge_runtime.model.study import CompletionReason, StudyState
 from edge_runtime.store.codec import decode_identity
 from edge_runtime.store.findings import read_findings
@@ -118,6 +118,14 @@ def list_studies(
     return _views(connection, rows)
 
 
+# Several models look at each study: that it is not for one of them matters where it is for none.
+_OUT_OF_SCOPE = "(analysis.state = 'NOT_ANALYSED' AND reason_code IN ({}))".format(
+    ", ".join(f"'{code.value}'" for code, entry in REASONS.items() if not entry.in_scope)
+)
+_MEANT_FOR_A_MODEL = (
+    "SELECT study_id FROM analysis "
+    f"WHERE is_shadow = 0 AND state <> 'SUPERSEDED' AND NOT {_OUT_OF_SCOPE}"
+)
 _UNACKNOWLEDGED = (
     "SELECT study_id FROM analysis WHERE outcome = 'SUSPECTED' AND is_shadow = 0 AND NOT EXISTS ("
     "  SELECT 1 FROM stamp WHERE stamp.study_id = analysis.study_id"
@@ -152,8 +160,9 @@ def count_outcomes(connection: sqlite3.Connection) -> WorklistCounts:
         f"(SELECT count(DISTINCT study_id) FROM ({_UNACKNOWLEDGED})) AS unacknowledged, "
         "(SELECT count(*) FROM study WHERE state = 'RECEIVING') + count(DISTINCT CASE "
         "  WHEN analysis.state IN ('QUEUED', 'RUNNING') THEN study_id END) AS in_progress, "
-        "count(DISTINCT CASE WHEN analysis.state = 'NOT_ANALYSED' THEN study_id END) "
-        "  AS not_analysed, "
+        "count(DISTINCT CASE WHEN analysis.state = 'NOT_ANALYSED' AND "
+        f"  (NOT {_OUT_OF_SCOPE} OR study_id NOT IN ({_MEANT_FOR_A_MODEL}))"
+        "  THEN study_id END) AS not_analysed, "
         "count(DISTINCT CASE WHEN analysis.state = 'FAILED' THEN study_id END) AS failed "
         "FROM analysis WHERE is_shadow = 0"
     ).fetchone()

@@ -133,6 +133,11 @@ class Line:
         return tuple(each for each in self.verdicts if each.is_in_scope) or self.verdicts
 
     @property
+    def told_earlier(self) -> tuple[Verdict, ...]:
+        """The same of earlier revisions."""
+        return tuple(each for each in self.earlier if each.is_in_scope)
+
+    @property
     def lead(self) -> Look:
         """The badge that gives the whole line its tone."""
         return min((verdict.look for verdict in self.verdicts), key=_TONE_ORDER.index)

@@ -148,6 +148,7 @@ def test_a_model_that_a_study_is_not_for_speaks_on_the_page_of_the_study_only(
     device.decide(Refused(reason=ReasonCode.WRONG_MODALITY))
     with site.until(lambda text: "Not suspected" in text) as html:
         assert OUT_OF_SCOPE not in _Page(html).texts[key]
+        assert "<strong>0</strong> not analysed" in html
     assert OUT_OF_SCOPE in site.get(f"/study/{key}").text
 
 
@@ -155,6 +156,7 @@ def test_a_study_that_is_for_no_model_says_so_on_the_worklist(device: Device, si
     key = device.analyse(1, Refused(reason=ReasonCode.WRONG_MODALITY))
     with site.until(lambda text: "Not analysed" in text) as html:
         assert OUT_OF_SCOPE in _Page(html).texts[key]
+        assert "<strong>1</strong> not analysed" in html
 
 
 def test_an_unknown_study_without_a_model_says_that_none_is_active(
