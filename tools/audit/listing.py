@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.table import Table
 
 from edge_runtime.config.loading import load_settings
@@ -36,18 +37,18 @@ def list_entries(
     if json:
         print_json({"entries": [entry.model_dump(mode="json") for entry in entries]})
         return
-    table = Table()
-    for heading in ("no.", "time (UTC)", "who", "did", "what"):
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for heading in ("no.", "time (UTC)", "who", "did"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("details")
+    # On 80 columns too, the reason of a refusal can be read.
+    table.add_column("what", overflow="fold", min_width=24)
     for entry in entries:
         table.add_row(
             str(entry.seq),
             iso(entry.wall_us),
             entry.actor,
             entry.record.action,
-            _shown(subject_of(entry.record)),
-            _details(entry),
+            f"{_shown(subject_of(entry.record))}: {_details(entry)}",
         )
     out.print(table, markup=False)
 

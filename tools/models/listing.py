@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.table import Table
 
 from edge_runtime.governance.decisions import ApprovalRules
@@ -28,26 +29,26 @@ def list_models(config: ConfigOption = DEFAULT_CONFIG, *, json: JsonOption = Fal
         out.print("No model is installed: the device makes its store at its first start, and")
         out.print("`edge-triage models install PATH` adds a package.")
         return
-    table = Table()
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("model", "version", "state", "digest"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("approved by", "remarks"):
-        table.add_column(heading)
+    table.add_column("remarks", overflow="fold", min_width=20)
     for package in packages:
         table.add_row(
             package.name,
             package.version,
             package.state.value,
             package.digest[:SHORT_DIGITS],
-            ", ".join(approval.person for approval in package.approvals),
             _remarks(package, rules),
         )
     out.print(table, markup=False)
 
 
 def _remarks(package: StoredPackage, rules: ApprovalRules) -> str:
+    people = ", ".join(approval.person for approval in package.approvals)
     remarks = [
         "demonstration" if package.demonstration else "",
+        f"approved by {people}" if people else "",
         "a rollback returns to it" if package.is_fallback else "",
         package.refusal,
         f"waits for {waits}" if (waits := waits_for(package, rules)) else "",
