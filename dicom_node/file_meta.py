@@ -6,6 +6,7 @@ always zeros: a preamble that is an executable never reaches the disk.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from dataclasses import dataclass, field
@@ -72,8 +73,17 @@ def _element(element: int, vr: bytes, text: str) -> bytes:
     return _SHORT_HEADER.pack(_GROUP, element, vr, len(value)) + value
 
 
-def read_file_meta(descriptor: int) -> FileMeta:
-    """Read the File Meta Information of an open file; see ``parse_file_meta``."""
+def read_file_meta(descriptor: int, head: bytes = b"") -> FileMeta:
+    """Read the File Meta Information of an open file; see ``parse_file_meta``.
+
+    Args:
+        descriptor: of the file.
+        head: its first bytes, where they have been read; they are read again if they end too early.
+    """
+    with contextlib.suppress(NotADicomFileError):
+        meta = parse_file_meta(head)
+        if meta.data_set_offset + _SHORT_HEADER.size <= len(head):
+            return meta
     return parse_file_meta(os.pread(descriptor, MAX_META_BYTES, 0))
 
 

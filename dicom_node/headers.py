@@ -25,7 +25,8 @@ from dicom_node import values
 from dicom_node.errors import DataSetUnreadableError
 from dicom_node.file_meta import FileMeta, read_file_meta
 from dicom_node.instance import InstanceHeader, StudyIdentity, Vector3, Vector6
-from dicom_node.scanner import PIXEL_DATA, Encoding, ReadAt, Scan, scan_data_set
+from dicom_node.lookalikes import Lookalikes
+from dicom_node.scanner import BLOCK_BYTES, PIXEL_DATA, Encoding, ReadAt, Scan, scan_data_set
 from dicom_node.uids import is_valid_uid
 
 
@@ -118,11 +119,15 @@ _SERIES_TAGS = tuple(
 # as many values of MAX_VALUE_BYTES as there are tags.
 _KEPT_SERIES = 32
 
+_LOOKALIKES = Lookalikes(frozenset(int(tag) for tag in _OWN_TAGS))
+
 # Syntaxes that lose by definition; (0028,2110) decides for the others (PS3.3 C.7.6.1.1.5).
 _ALWAYS_LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless})
 # The header of a deflated data set is far below this; a bomb stops here.
 _MAX_INFLATED_BYTES = 16 * 1024 * 1024
 _DEFLATED_INPUT_BYTES = 256 * 1024
+# File meta information as most files have it, and what is read of the data set at a time.
+_HEAD_BYTES = BLOCK_BYTES + 2048
 # As file meta information is written, whatever the encoding of the data set.
 _FORBIDDEN_GROUPS = frozenset(group.to_bytes(2, "little") for group in (0, 2, 4, 6))
 
@@ -152,11 +157,15 @@ def scan_file(path: Path) -> FileScan:
     """Walk one DICOM file's elements; see ``read_headers`` for what it raises."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        size = os.fstat(descriptor).st_size
-        meta = read_file_meta(descriptor)
-        return scan_received(
-            lambda offset, length: os.pread(descriptor, length, offset), size, meta
-        )
+        head = os.pread(descriptor, _HEAD_BYTES, 0)
+
+        def read_at(offset: int, length: int) -> bytes:
+            if offset + length <= len(head):
+                return head[offset : offset + length]
+            return os.pread(descriptor, length, offset)
+
+        meta = read_file_meta(descriptor, head)
+        return scan_received(read_at, os.fstat(descriptor).st_size, meta)
     finally:
         os.close(descriptor)
 
@@ -202,9 +211,14 @@ def _scan(read_at: ReadAt, size: int, meta: FileMeta) -> Scan:
             len(inflated),
             encoding,
             _WANTED,
+            _LOOKALIKES,
         )
     return scan_data_set(
-        lambda offset, length: read_at(start + offset, length), size - start, encoding, _WANTED
+        lambda offset, length: read_at(start + offset, length),
+        size - start,
+        encoding,
+        _WANTED,
+        _LOOKALIKES,
     )
 
 

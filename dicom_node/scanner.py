@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from dicom_node.lookalikes import Lookalikes, Recognised, Span, head_of
+
 MAX_VALUE_BYTES = 4096
 MAX_NESTING = 64
 # A multi-frame object with 10,000 frames has about 400,000 elements in its functional groups.
@@ -37,8 +39,10 @@ _THOUGHTFUL_TAGS = _PIXEL_TAGS | _GROUP_TAGS | {_ITEM, _ITEM_END, _SEQUENCE_END}
 _LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
-_BLOCK_BYTES = 64 * 1024
+BLOCK_BYTES = 16 * 1024
+"""What is read at a time: as much as most headers have."""
 _SHORTEST_HEADER = 8
+_LONGEST_HEADER = 12
 
 ReadAt = Callable[[int, int], bytes]
 """``(offset, length)`` to at most that many bytes; fewer at the end."""
@@ -133,7 +137,7 @@ class _Window:
     def view(self, offset: int, length: int) -> bytes:
         begin = offset - self._start
         if begin < 0 or (begin + length > len(self._block) and not self._is_last):
-            asked = max(length, _BLOCK_BYTES)
+            asked = max(length, BLOCK_BYTES)
             self._block = self._read_at(offset, asked)
             self._is_last = len(self._block) < asked
             self._start, begin = offset, 0
@@ -180,6 +184,8 @@ class _Walk:
     grouped: dict[int, set[bytes]] = field(default_factory=dict)
     pixels: PixelElement | None = None
     note: Callable[[ElementPlace], None] | None = None
+    head_spans: list[Span] = field(default_factory=list)
+    """Of the first block, of which offsets count from the start then."""
     layout: _Layout = field(init=False)
 
     def __post_init__(self) -> None:
@@ -206,16 +212,34 @@ class _Walk:
         return False
 
     def _skim(self) -> tuple[int, int]:
-        """Step over the elements of the first block that need no thought: nearly all there are.
+        """Step over the elements that need no thought: nearly all there are.
 
         Returns:
-            Where the careful walk goes on, and how many elements may lie before.
+            Where the careful walk goes on, and how many elements lie before.
         """
-        block = self.window.view(0, _BLOCK_BYTES)
+        position, visited, is_done = 0, 0, False
+        while not is_done and visited < MAX_ELEMENTS:
+            begin = position
+            position, spans, is_done = self._skim_block(begin)
+            visited += len(spans)
+            self.head_spans = self.head_spans or spans
+            is_done = is_done or position == begin
+        return position, visited
+
+    def _skim_block(self, start: int) -> tuple[int, list[Span], bool]:
+        """Step over the elements of one block.
+
+        Returns:
+            Where the first one begins that is not of this block, or needs thought; where the values
+            lie before; and whether it needs thought.
+        """
+        block = self.window.view(start, BLOCK_BYTES)
         read_long, is_implicit = self.layout.long.unpack_from, self.encoding.implicit_vr
         read = (self.layout.implicit if is_implicit else self.layout.explicit).unpack_from
         notable = _notable_tags(self.wanted, self.encoding.little_endian)
-        values, position, end, last = self.values, 0, 0, len(block) - 12
+        values: dict[int, bytes] = self.values
+        spans: list[Span] = []
+        position, end, last = 0, 0, len(block) - _LONGEST_HEADER
         while end <= last:
             position = end
             if is_implicit:
@@ -229,14 +253,18 @@ class _Walk:
                 end += 8 + length
             if word in notable:
                 tag = notable[word]
-                if tag is None or length > MAX_VALUE_BYTES or end > len(block):
-                    break
+                if tag is None or length > MAX_VALUE_BYTES:
+                    return start + position, spans, True
+                if end > len(block):
+                    return start + position, spans, False
                 values.setdefault(tag, block[end - length : end])
+                spans.append((tag, end - length, end))
             elif length == _UNDEFINED:
-                break
-        else:
-            position = end if end <= self.size else position
-        return position, min(position, len(block)) // _SHORTEST_HEADER
+                return start + position, spans, True
+            else:
+                spans.append((None, end - length, end))
+        is_beyond = start + end > self.size
+        return start + (position if is_beyond else end), spans, is_beyond
 
     @staticmethod
     def _ends_at(frame: _Frame, position: int) -> bool:
@@ -358,7 +386,13 @@ _GROUP_SEQUENCES = frozenset(
 )
 
 
-def scan_data_set(read_at: ReadAt, size: int, encoding: Encoding, wanted: frozenset[int]) -> Scan:
+def scan_data_set(
+    read_at: ReadAt,
+    size: int,
+    encoding: Encoding,
+    wanted: frozenset[int],
+    lookalikes: Lookalikes | None = None,
+) -> Scan:
     """Walk an encoded data set.
 
     Args:
@@ -367,11 +401,19 @@ def scan_data_set(read_at: ReadAt, size: int, encoding: Encoding, wanted: frozen
         encoding: As the transfer syntax says; the VR form is checked against the first element,
             since some devices negotiate one and send the other.
         wanted: Tags (group << 16 | element) whose values are captured.
+        lookalikes: Data sets of which the same tags were wanted; one that is laid out like one of
+            them is not walked.
     """
     window = _Window(read_at)
-    found = _observed(encoding, window.view(0, 8))
+    block = window.view(0, BLOCK_BYTES)
+    found = _observed(encoding, block[:_SHORTEST_HEADER])
+    known = None if lookalikes is None else lookalikes.find(block, implicit_vr=found.implicit_vr)
+    if known is not None:
+        return _like(known, found)
     walk = _Walk(window, size, found, wanted)
     complete = walk.run()
+    if lookalikes is not None:
+        _remember(walk, block, lookalikes)
     return Scan(
         encoding=found,
         values=walk.values,
@@ -379,6 +421,39 @@ def scan_data_set(read_at: ReadAt, size: int, encoding: Encoding, wanted: frozen
         pixels=walk.pixels,
         complete=complete,
     )
+
+
+def _like(known: Recognised, encoding: Encoding) -> Scan:
+    return Scan(
+        encoding=encoding,
+        values=known.values,
+        grouped={},
+        pixels=PixelElement(
+            tag=PIXEL_DATA, offset=known.head.pixels_at, length=known.head.pixels_length
+        ),
+        complete=True,
+    )
+
+
+def _remember(walk: _Walk, block: bytes, lookalikes: Lookalikes) -> None:
+    """A head of which every element was skimmed, and lies before native pixels."""
+    pixels, spans = walk.pixels, walk.head_spans
+    if pixels is None or pixels.tag != PIXEL_DATA or pixels.length is None or not spans:
+        return
+    # No room for an element between the last one that was skimmed and the pixels.
+    is_whole = pixels.offset - spans[-1][2] <= _LONGEST_HEADER and pixels.offset <= len(block)
+    if is_whole and walk.encoding.little_endian:
+        lookalikes.add(
+            block,
+            head_of(
+                block,
+                implicit_vr=walk.encoding.implicit_vr,
+                pixels_at=pixels.offset,
+                pixels_length=pixels.length,
+                spans=spans,
+                own_tags=lookalikes.own_tags,
+            ),
+        )
 
 
 def walk_top_level(

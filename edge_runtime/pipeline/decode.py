@@ -8,6 +8,8 @@ itself promises the same.
 
 from __future__ import annotations
 
+import os
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,7 +59,7 @@ MAX_DEFLATED_OVERHEAD_BYTES = 16 * 1024 * 1024
 # Preamble, "DICM", and the element FileMetaInformationGroupLength itself (PS3.10 7.1).
 META_GROUP_START = 128 + 4 + 12
 
-NATIVE_SYNTAXES = frozenset(
+NATIVE_SYNTAXES: frozenset[str] = frozenset(
     {
         ImplicitVRLittleEndian,
         ExplicitVRLittleEndian,
@@ -67,7 +69,7 @@ NATIVE_SYNTAXES = frozenset(
 )
 # First available plugin wins. pylibjpeg stands only where its permissive codecs do the work:
 # for JPEG and JPEG-LS it would load pylibjpeg-libjpeg, which is GPL.
-PLUGINS: Mapping[UID, tuple[str, ...]] = MappingProxyType(
+PLUGINS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         JPEGBaseline8Bit: ("gdcm",),
         JPEGExtended12Bit: ("gdcm",),
@@ -103,13 +105,23 @@ class PixelLayout:
         return np.dtype(f"<{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
 
     @property
+    def stored_range(self) -> tuple[int, int]:
+        """The lowest and the highest value that BitsStored can express."""
+        low = -(1 << (self.bits_stored - 1)) if self.signed else 0
+        return low, low + (1 << self.bits_stored) - 1
+
+    @property
     def frame_bytes(self) -> int:
         """Size of the decoded frame."""
         return self.rows * self.columns * self.bits_allocated // 8
 
 
 def read_pixels(
-    path: Path, header: InstanceHeader, *, max_bytes: int = MAX_PIXEL_BYTES
+    path: Path,
+    header: InstanceHeader,
+    *,
+    max_bytes: int = MAX_PIXEL_BYTES,
+    into: StoredPixels | None = None,
 ) -> StoredPixels:
     """Read the one frame of a stored file.
 
@@ -117,10 +129,12 @@ def read_pixels(
         path: DICOM file (PS3.10).
         header: of the same instance.
         max_bytes: bound on the decoded frame.
+        into: contiguous (rows, columns) of the layout's type, where native pixels are read to
+            without a copy; None for memory of their own.
 
     Returns:
         (rows, columns) stored values of 8 or 16 bits, signed as PixelRepresentation says, with
-        unused high bits cleared or sign-extended; writeable.
+        unused high bits cleared or sign-extended; writeable; ``into`` where it was given.
 
     Raises:
         DecodeError: the pixels are not of a kind that we read, too large, or damaged.
@@ -128,16 +142,29 @@ def read_pixels(
         OSError: the file cannot be read.
     """
     layout = pixel_layout(header, max_bytes=max_bytes)
-    syntax = UID(header.transfer_syntax_uid)
+    if into is not None:
+        _check_fits(into, layout)
+    syntax = header.transfer_syntax_uid
     if syntax in NATIVE_SYNTAXES:
-        stored = _native(path, header, layout, syntax)
+        stored = _native(path, header, layout, into)
     elif syntax in PLUGINS:
-        stored = _decompressed(path, layout, syntax)
+        stored = _decompressed(path, layout, UID(syntax))
     else:
         raise DecodeError(
             ReasonCode.PIXEL_FORMAT_NOT_SUPPORTED, f"transfer syntax {syntax} is not one we decode"
         )
-    return _without_unused_bits(stored, layout, header.pixel_padding_value)
+    cleaned = _without_unused_bits(stored, layout, header.pixel_padding_value)
+    if into is None or cleaned is into:
+        return cleaned
+    np.copyto(into, cleaned)
+    return into
+
+
+def _check_fits(into: StoredPixels, layout: PixelLayout) -> None:
+    if into.shape != (layout.rows, layout.columns) or into.dtype != layout.dtype:
+        raise DecodeError(
+            ReasonCode.INCONSISTENT_IMAGES, "images of one stack differ in size or in pixel format"
+        )
 
 
 def pixel_layout(header: InstanceHeader, *, max_bytes: int = MAX_PIXEL_BYTES) -> PixelLayout:
@@ -176,32 +203,54 @@ def pixel_layout(header: InstanceHeader, *, max_bytes: int = MAX_PIXEL_BYTES) ->
     return layout
 
 
-def _native(path: Path, header: InstanceHeader, layout: PixelLayout, syntax: UID) -> StoredPixels:
+def _native(
+    path: Path, header: InstanceHeader, layout: PixelLayout, into: StoredPixels | None
+) -> StoredPixels:
+    syntax = header.transfer_syntax_uid
     big_endian = syntax == ExplicitVRBigEndian
     if big_endian and layout.bits_allocated == 8:  # noqa: PLR2004 - bits of a byte
         raise DecodeError(
             ReasonCode.PIXEL_FORMAT_NOT_SUPPORTED, "8-bit big endian pixels may be byte-swapped"
         )
-    dtype = layout.dtype.newbyteorder(">") if big_endian else layout.dtype
-    count = layout.rows * layout.columns
+    native = layout.dtype.newbyteorder("=")
     if syntax == DeflatedExplicitVRLittleEndian:
-        flat = _first_frame(_inflated_pixels(path, layout), layout, dtype)
+        stored = _first_frame(_inflated_pixels(path, layout), layout)
     elif header.pixel_data_offset is None:
-        flat = _first_frame(_file_pixel_data(path), layout, dtype)
+        stored = _first_frame(_file_pixel_data(path), layout)
     elif (header.pixel_data_length or 0) < layout.frame_bytes:
-        raise DecodeError(ReasonCode.UNDECODABLE_PIXELS, "pixel data shorter than the image")
+        raise _too_short()
     else:
-        flat = np.fromfile(path, dtype=dtype, count=count, offset=header.pixel_data_offset)
-    if flat.size != count:
-        raise DecodeError(ReasonCode.UNDECODABLE_PIXELS, "pixel data shorter than the image")
-    native = flat.astype(layout.dtype.newbyteorder("="), copy=not flat.flags.writeable)
-    return native.reshape(layout.rows, layout.columns)
+        stored = np.empty((layout.rows, layout.columns), dtype=native) if into is None else into
+        _fill(stored, path, header.pixel_data_offset)
+    if big_endian == (sys.byteorder == "little"):
+        stored.byteswap(inplace=True)
+    return stored
 
 
-def _first_frame(value: bytes, layout: PixelLayout, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _fill(stored: StoredPixels, path: Path, offset: int) -> None:
+    """Read a file's bytes from an offset on until the array is full."""
+    left = stored.data.cast("B")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        while left:
+            count = os.preadv(descriptor, [left], offset)
+            if not count:
+                raise _too_short()
+            left, offset = left[count:], offset + count
+    finally:
+        os.close(descriptor)
+
+
+def _too_short() -> DecodeError:
+    return DecodeError(ReasonCode.UNDECODABLE_PIXELS, "pixel data shorter than the image")
+
+
+def _first_frame(value: bytes, layout: PixelLayout) -> StoredPixels:
+    """The bytes of the frame as they are, in memory of its own."""
     if len(value) < layout.frame_bytes:
-        raise DecodeError(ReasonCode.UNDECODABLE_PIXELS, "pixel data shorter than the image")
-    return np.frombuffer(value[: layout.frame_bytes], dtype=dtype)
+        raise _too_short()
+    frame = np.frombuffer(value[: layout.frame_bytes], dtype=layout.dtype.newbyteorder("="))
+    return frame.reshape(layout.rows, layout.columns).copy()
 
 
 def _inflated_pixels(path: Path, layout: PixelLayout) -> bytes:
@@ -252,7 +301,7 @@ def _decompressed(path: Path, layout: PixelLayout, syntax: UID) -> StoredPixels:
     if stored.shape != (layout.rows, layout.columns):
         raise DecodeError(ReasonCode.UNDECODABLE_PIXELS, "decoded size differs from the header's")
     expected = layout.dtype.newbyteorder("=")
-    return stored if stored.dtype == expected else stored.astype(expected)
+    return stored.astype(expected, copy=stored.dtype != expected or not stored.flags.writeable)
 
 
 def _decoder_options(layout: PixelLayout) -> dict[str, Any]:
@@ -302,20 +351,40 @@ def _pixel_data(read: Callable[[], Dataset]) -> bytes:
 def _without_unused_bits(
     stored: StoredPixels, layout: PixelLayout, padding: int | None
 ) -> StoredPixels:
-    """Clear or sign-extend the bits above HighBit, where old writers put overlays.
+    """Clear or sign-extend the bits above HighBit, where old writers put overlays, in place.
 
     Values equal to a padding value that needs those bits are left alone: they are padding, and
     preprocessing looks for them.
     """
     unused = layout.bits_allocated - layout.bits_stored
-    if unused == 0:
+    if unused == 0 or _is_within(stored, layout):
         return stored
-    cleaned = (
-        (stored << unused) >> unused if layout.signed else stored & ((1 << layout.bits_stored) - 1)
-    )
-    low = -(1 << (layout.bits_stored - 1)) if layout.signed else 0
-    if padding is not None and not low <= padding < low + (1 << layout.bits_stored):
-        mask = (1 << layout.bits_allocated) - 1
-        wide = stored.astype(np.int64) & mask
-        cleaned = np.where(wide == padding & mask, stored, cleaned)
-    return cleaned
+    kept = _padding_beyond(stored, layout, padding)
+    if layout.signed:
+        np.left_shift(stored, unused, out=stored)
+        np.right_shift(stored, unused, out=stored)
+    else:
+        np.bitwise_and(stored, layout.stored_range[1], out=stored)
+    if kept is not None:
+        where, value = kept
+        np.copyto(stored, value, where=where)
+    return stored
+
+
+def _is_within(stored: StoredPixels, layout: PixelLayout) -> bool:
+    """Whether BitsStored can express every value: to look is cheaper than to write."""
+    low, high = layout.stored_range
+    return bool(stored.max() <= high and (not layout.signed or stored.min() >= low))
+
+
+def _padding_beyond(
+    stored: StoredPixels, layout: PixelLayout, padding: int | None
+) -> tuple[npt.NDArray[np.bool_], StoredPixels] | None:
+    """Where padding lies that BitsStored cannot express, and its value as stored."""
+    low, high = layout.stored_range
+    if padding is None or low <= padding <= high:
+        return None
+    bits = padding & (1 << layout.bits_allocated) - 1
+    unsigned = np.array(bits, dtype=f"u{stored.dtype.itemsize}")
+    value = unsigned.view(stored.dtype)
+    return stored == value, value

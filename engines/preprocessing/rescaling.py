@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from engines.errors import ImageFault, UnfitImagesError
-from engines.preprocessing.values import Float32, Mask, Picture, StoredImage, StoredPixels
+from engines.preprocessing.values import Float32, Int16, Mask, Picture, StoredImage, StoredPixels
 from engines.steps import InvertMonochrome1, Rescale
 
 # Every integer up to here has a float32 of its own.
 EXACT_IN_FLOAT32 = 1 << 24
+LEAST_INT16, LARGEST_INT16 = -(1 << 15), (1 << 15) - 1
 # Larger results are no measurement, and their squares would leave float32.
 LARGEST_VALUE = 1e15
 # mm between pixels; anything else is a mistake of the writer.
@@ -51,6 +52,56 @@ def rescale(image: StoredImage, step: Rescale, *, minus: float = 0.0) -> Picture
         position_mm=usable_position(image.position_mm),
         thickness_mm=image.thickness_mm,
     )
+
+
+def rescale_in_place(image: StoredImage, step: Rescale) -> Int16 | None:
+    """The same in the memory of the stored values, where all results are whole and fit int16.
+
+    So it is for nearly every CT. Half the memory of float32, and none that is new.
+
+    Args:
+        image: one frame of 16-bit values, which are overwritten.
+        step: what padding becomes.
+
+    Returns:
+        (rows, columns) of the same memory; None, and nothing changed, where float32 is needed.
+
+    Raises:
+        UnfitImagesError: PIXEL_FORMAT: pixels and header contradict each other.
+    """
+    extremes = _extremes(image)
+    factors = (image.slope, image.intercept, step.padding)
+    if image.pixels.dtype.itemsize != 2 or not all(map(float.is_integer, factors)):  # noqa: PLR2004 - bytes
+        return None
+    padding = _padding(image)
+    if not (_fits_int16(step.padding) and _results_fit(image, extremes, padding)):
+        return None
+    # Whatever overflows on the way comes back, as the results fit.
+    values = image.pixels.view(np.uint16)
+    if image.slope != 1.0:
+        np.multiply(values, _modulo(image.slope), out=values)
+    if image.intercept != 0.0:
+        np.add(values, _modulo(image.intercept), out=values)
+    if padding is not None:
+        np.copyto(values, _modulo(step.padding), where=padding)
+    return values.view(np.int16)
+
+
+def _results_fit(image: StoredImage, extremes: tuple[float, float], padding: Mask | None) -> bool:
+    """By what BitsStored can express, else by what the image has."""
+    if all(map(_fits_int16, extremes)):
+        return True
+    seen = image.pixels if padding is None else image.pixels[~padding]
+    ends = (seen.min(initial=0), seen.max(initial=0))
+    return all(_fits_int16(image.slope * float(end) + image.intercept) for end in ends)
+
+
+def _fits_int16(value: float) -> bool:
+    return LEAST_INT16 <= value <= LARGEST_INT16
+
+
+def _modulo(value: float) -> np.uint16:
+    return np.uint16(int(value) & 0xFFFF)
 
 
 def invert_monochrome1(picture: Picture, _step: InvertMonochrome1) -> Picture:

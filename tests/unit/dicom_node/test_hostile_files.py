@@ -20,7 +20,7 @@ from simulators.rogue_modality import CT, EXPLICIT, explicit_element, make_insta
 from dicom_node.errors import DataSetUnreadableError, DicomNodeError
 from dicom_node.file_meta import encode_file_meta, read_file_meta
 from dicom_node.headers import header_of, identity_of, read_headers, scan_file
-from dicom_node.scanner import MAX_ELEMENTS, Encoding, scan_data_set
+from dicom_node.scanner import BLOCK_BYTES, MAX_ELEMENTS, Encoding, scan_data_set
 from dicom_node.status import StoreStatus
 from dicom_node.values import codecs_of, text_of
 
@@ -166,13 +166,13 @@ def test_scanner_stops_at_its_bounds_in_every_encoding(
     def read_at(offset: int, length: int) -> bytes:
         nonlocal reads
         reads += 1
-        assert length <= 64 * 1024
+        assert length <= BLOCK_BYTES
         return data[offset : offset + length]
 
     encoding = Encoding(implicit_vr=implicit, little_endian=little)
     scan = scan_data_set(read_at, len(data), encoding, frozenset())
     assert scan.pixels is None
-    assert reads <= min(MAX_ELEMENTS, len(data) // (32 * 1024) + 2)
+    assert reads <= min(MAX_ELEMENTS, len(data) // (BLOCK_BYTES // 2) + 2)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from tools.bench.figures import Spread, spread_of
 from tools.bench.ingest.rates import MB, Direction, Goal
 from tools.bench.readers.names import Job, ReaderName, Trait
 from tools.bench.readers.process import Timed
-from tools.bench.readers.roster import OWN
 from tools.bench.readers.series import Kind
 
 
@@ -84,10 +83,9 @@ def cells_of(runs: Iterable[Run]) -> tuple[Cell, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """How many times as fast one of our readers is as a peer."""
+    """How many times as fast we are as a peer."""
 
     case: Case
-    ours: ReaderName
     other: ReaderName
     ratio: Spread
     """Of the times of the same round, so that a machine that slows down hits both."""
@@ -96,23 +94,21 @@ class Ratio:
 
 
 def ratios_of(runs: Sequence[Run]) -> tuple[Ratio, ...]:
-    """Compare each of ours with each peer, round by round."""
+    """Compare ours with each peer, round by round."""
     good = [run for run in runs if not run.timed.error]
-    pairs: dict[tuple[Case, ReaderName, ReaderName], list[tuple[Timed, Timed]]] = {}
-    for mine in (run for run in good if run.reader in OWN):
-        for its in (run for run in good if run.reader not in OWN):
+    pairs: dict[tuple[Case, ReaderName], list[tuple[Timed, Timed]]] = {}
+    for mine in (run for run in good if run.reader is ReaderName.OURS):
+        for its in (run for run in good if run.reader is not ReaderName.OURS):
             if (mine.case, mine.round) == (its.case, its.round):
-                key = (mine.case, mine.reader, its.reader)
-                pairs.setdefault(key, []).append((mine.timed, its.timed))
+                pairs.setdefault((mine.case, its.reader), []).append((mine.timed, its.timed))
     return tuple(
         Ratio(
             case=case,
-            ours=ours,
             other=other,
             ratio=_spread(its.wall_s / mine.wall_s for mine, its in found),
             cpu_ratio=_spread(its.cpu_s / mine.cpu_s for mine, its in found if mine.cpu_s),
         )
-        for (case, ours, other), found in pairs.items()
+        for (case, other), found in pairs.items()
     )
 
 
@@ -128,7 +124,7 @@ def goals_of(ratios: Iterable[Ratio], found: Iterable[Found]) -> tuple[Goal, ...
     """Compare with every bound for which something was measured."""
     goals = [
         Goal(
-            name=f"{ratio.case.words}: {ratio.ours.value} times as fast as {ratio.other.value}",
+            name=f"{ratio.case.words}: ours times as fast as {ratio.other.value}",
             direction=Direction.AT_LEAST,
             limit=_LEAST[ratio.other],
             measured=round(ratio.ratio.median, 2),
@@ -137,7 +133,9 @@ def goals_of(ratios: Iterable[Ratio], found: Iterable[Found]) -> tuple[Goal, ...
         for ratio in ratios
         if ratio.other in _LEAST and ratio.case.kind == Kind(slices=GOAL_SLICES)
     ]
-    ours = [each for each in found if each.reader in OWN and each.case.job is Job.VOLUME]
+    ours = [
+        each for each in found if each.reader is ReaderName.OURS and each.case.job is Job.VOLUME
+    ]
     wrong = [each for each in ours if each.case.kind.trait.is_sound and not each.is_right]
     kept = [each for each in ours if not each.case.kind.trait.is_sound and not each.error]
     counts = (("wrong volumes of ours", wrong), ("bad series not refused by us", kept))

@@ -14,7 +14,6 @@ class ReaderName(str, Enum):
     """Who reads a folder."""
 
     OURS = "ours"
-    OURS_STORED = "ours-stored"
     SIMPLEITK = "simpleitk"
     DCM2NIIX = "dcm2niix"
     DICOM2NIFTI = "dicom2nifti"

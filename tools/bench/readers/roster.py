@@ -64,16 +64,12 @@ def begin(name: ReaderName, job: Job) -> contextlib.AbstractContextManager[Read]
 ROSTER: Mapping[ReaderName, Entry] = MappingProxyType(
     {
         ReaderName.OURS: Entry(
-            title="the steps of a package: float32 volume, or the model's input",
+            title="one int16 volume where that is exact, or the model's input",
             jobs={
                 Job.VOLUME: "own:volume_reader",
                 Job.TENSOR: "own:tensor_reader",
                 Job.REPORT: "reporting:own_examination",
             },
-        ),
-        ReaderName.OURS_STORED: Entry(
-            title="stored values, slope and intercept of each slice",
-            jobs={Job.VOLUME: "own:stored_reader"},
         ),
         ReaderName.SIMPLEITK: Entry(
             title="ImageSeriesReader",
@@ -113,7 +109,6 @@ ROSTER: Mapping[ReaderName, Entry] = MappingProxyType(
         ),
     }
 )
-OWN = frozenset({ReaderName.OURS, ReaderName.OURS_STORED})
 
 
 def readers_of(job: Job, *, peers_too: bool) -> tuple[ReaderName, ...]:
@@ -121,7 +116,7 @@ def readers_of(job: Job, *, peers_too: bool) -> tuple[ReaderName, ...]:
     return tuple(
         name
         for name, entry in ROSTER.items()
-        if job in entry.jobs and (name in OWN or (peers_too and entry.is_installed))
+        if job in entry.jobs and (name is ReaderName.OURS or (peers_too and entry.is_installed))
     )
 
 

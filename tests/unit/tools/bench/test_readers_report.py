@@ -88,7 +88,7 @@ def test_series_that_are_not_plain_are_read_into_volumes_only(plan: Plan) -> Non
 
 
 def test_ours_are_always_there_and_peers_on_demand() -> None:
-    assert readers_of(Job.VOLUME, peers_too=False) == (ReaderName.OURS, ReaderName.OURS_STORED)
+    assert readers_of(Job.VOLUME, peers_too=False) == (ReaderName.OURS,)
     every = {name for name, entry in ROSTER.items() if Job.VOLUME in entry.jobs}
     here = set(readers_of(Job.VOLUME, peers_too=True))
     assert here | set(missing_of(Job.VOLUME)) == every
