@@ -78,6 +78,7 @@ class _Tag(IntEnum):
     BITS_STORED = 0x00280101
     PIXEL_REPRESENTATION = 0x00280103
     PIXEL_PADDING_VALUE = 0x00280120
+    PIXEL_PADDING_RANGE_LIMIT = 0x00280121
     RESCALE_INTERCEPT = 0x00281052
     RESCALE_SLOPE = 0x00281053
     LOSSY_IMAGE_COMPRESSION = 0x00282110
@@ -378,6 +379,7 @@ def _series_header(of: _Values, syntax: str) -> InstanceHeader:
         bits_stored=of.short(_Tag.BITS_STORED),
         pixel_representation=of.short(_Tag.PIXEL_REPRESENTATION),
         pixel_padding_value=of.short(_Tag.PIXEL_PADDING_VALUE, signed=signed),
+        pixel_padding_range_limit=of.short(_Tag.PIXEL_PADDING_RANGE_LIMIT, signed=signed),
         lossy_image_compression=of.code(_Tag.LOSSY_IMAGE_COMPRESSION) == "01"
         or syntax in _ALWAYS_LOSSY,
         rescale_slope=of.number(_Tag.RESCALE_SLOPE),

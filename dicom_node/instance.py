@@ -48,6 +48,8 @@ class InstanceHeader:
     bits_stored: int | None = None
     pixel_representation: int | None = None
     pixel_padding_value: int | None = None
+    pixel_padding_range_limit: int | None = None
+    """The other end of a range of padding values; means nothing without the value."""
     lossy_image_compression: bool = False
     rescale_slope: float | None = None
     rescale_intercept: float | None = None

@@ -13,9 +13,10 @@ each do one thing; ``tests/unit/engines/test_contract.py`` holds every back end 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -41,6 +42,25 @@ class Backend(str, Enum):
     """The libraries that can run a model. A new one gets its name here and its case in backends."""
 
     ONNXRUNTIME = "onnxruntime"
+    """On the processor: the reference."""
+    ONNXRUNTIME_CUDA = "onnxruntime-cuda"
+    ONNXRUNTIME_TENSORRT = "onnxruntime-tensorrt"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+class Precision(str, Enum):
+    """In which numbers an engine computes. A model with Q/DQ nodes has INT8 in either."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+class CudaLibrary(str, Enum):
+    """What talks to the CUDA driver; both do the same."""
+
+    PYCUDA = "pycuda"
+    CUDA_BINDINGS = "cuda-bindings"
 
 
 class ElementType(str, Enum):
@@ -80,6 +100,31 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AcceleratorOptions:
+    """How an engine may use a GPU.
+
+    Attributes:
+        folder: Where plans, timing caches and the key that seals them lie; of this device alone.
+        precision: In which numbers the engine computes.
+        libraries: What talks to the driver, in order of preference.
+        device_index: Which GPU, as the driver counts.
+        dla_core: Which deep learning accelerator; None for the GPU itself.
+        most_items: Of one batch, of a model whose batch is free.
+        memory_bytes: That building, and then running, may take; less where less is free.
+        may_build: Whether an engine that is not there is built; else it is an error.
+    """
+
+    folder: Path
+    precision: Precision = Precision.FP32
+    libraries: tuple[CudaLibrary, ...] = (CudaLibrary.PYCUDA, CudaLibrary.CUDA_BINDINGS)
+    device_index: int = 0
+    dla_core: int | None = None
+    most_items: int = 32
+    memory_bytes: int = 1 << 30
+    may_build: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """How an engine may use the machine.
 
@@ -89,12 +134,14 @@ class EngineOptions:
         memory_arena: Whether freed tensors stay reserved for the next run. Off: a worker's memory
             then falls back after a large study, for a few per cent of time.
         check_values: Whether NaN and infinity are refused in inputs and outputs.
+        accelerator: How a GPU may be used; None where there is none to use.
     """
 
     intra_op_threads: int = 1
     spinning: bool = False
     memory_arena: bool = False
     check_values: bool = True
+    accelerator: AcceleratorOptions | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.intra_op_threads <= MAX_THREADS:
@@ -206,6 +253,23 @@ class Engine(ABC):
             name: array if array.flags.owndata and array.flags.writeable else array.copy()
             for name, array in results.items()
         }
+
+    def stream(
+        self, batches: Iterable[Mapping[str, NDArray[Any]]]
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Runs the model over many inputs; copies overlap with computing where the back end can.
+
+        Args:
+            batches: As for ``run``; the next one is asked for before the last one is done.
+
+        Yields:
+            The outputs of each, in order.
+
+        Raises:
+            ModelEngineError: As for ``run``; what came before has been yielded.
+        """
+        for inputs in batches:
+            yield self.run(inputs)
 
     def _loaded(self) -> EngineDescription:
         if self._description is None:

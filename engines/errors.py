@@ -65,6 +65,30 @@ class ParityError(EngineError):
     """The engine does not reproduce the golden outputs on this device."""
 
 
+class EngineBuildError(EngineError):
+    """The library refused to build an engine of the model, or was told to stop."""
+
+
+class EngineMemoryError(EngineError):
+    """Not enough memory to build or to run the engine."""
+
+
+class PlanRejectedError(EngineError):
+    """A stored plan is not one that this device built, or not for what it runs now."""
+
+
+class DeviceError(EngineError):
+    """The device or its driver failed."""
+
+
+class DeviceUnavailableError(DeviceError):
+    """There is no device here, or no library or driver that can talk to it."""
+
+
+class OutOfDeviceMemoryError(DeviceError, EngineMemoryError):
+    """The device has not so much memory."""
+
+
 class ImageFault(str, Enum):
     """What is wrong with images that no step can make an input of."""
 
@@ -96,6 +120,10 @@ class EngineMisuseError(ModelEngineError):
 
 class EngineStateError(EngineMisuseError):
     """The engine was used before it was entered, after it was left, or entered twice."""
+
+
+class DeviceStateError(EngineMisuseError):
+    """A device or something of it was used before it was opened, after it was freed, or wrongly."""
 
 
 class TensorMismatchError(EngineMisuseError):

@@ -38,7 +38,8 @@ class Rescale(ClosedModel):
 
     step: Literal["rescale"]
     padding: Value
-    """What PixelPaddingValue (0028,0120) becomes."""
+    """What padding becomes: values equal to PixelPaddingValue (0028,0120), or from there to
+    PixelPaddingRangeLimit (0028,0121)."""
 
 
 class InvertMonochrome1(ClosedModel):

@@ -9,13 +9,12 @@ from typing import TypeVar
 
 import structlog
 
-from edge_runtime.app.verification import verifier
 from edge_runtime.clock import Clock
 from edge_runtime.config.settings import Settings
 from edge_runtime.errors import EdgeTriageError, SettingsError
 from edge_runtime.governance.configuration import CONFIGURATION, Missed, Wanted, hold
 from edge_runtime.governance.decisions import ApprovalRules
-from edge_runtime.governance.models import ModelStore
+from edge_runtime.governance.models import ModelStore, Verify
 from edge_runtime.pipeline.errors import StopRequestedError
 from edge_runtime.pipeline.packages import digest_of_folder, find_folder, read_manifest
 from edge_runtime.process import audit_path, models_path
@@ -36,16 +35,16 @@ def open_store(
     clock: Clock,
     *,
     actor: str,
-    on_tick: Callable[[], None] = lambda: None,
+    verify: Verify,
 ) -> ModelStore:
-    """Return the device's store; ``on_tick`` is called while a package is verified."""
+    """Return the device's store; what is installed has to pass ``verify``."""
     return ModelStore(
         models=models_path(settings),
         audit=audit_path(settings),
         connection=connection,
         clock=clock,
         rules=approval_rules(settings),
-        verify=verifier(settings.engine, on_tick),
+        verify=verify,
         actor=actor,
         # What the settings ask for in vain is asked for at every start: log and alarm say so.
         records_denials=actor != CONFIGURATION,
@@ -64,15 +63,15 @@ def hold_configured(
     settings: Settings,
     connection: sqlite3.Connection,
     clock: Clock,
-    on_tick: Callable[[], None],
+    verify: Verify,
 ) -> None:
     """Make the store hold what the settings name; whatever fails, the device goes on.
 
     Raises:
         EngineUnavailableError: the back end of the settings is not installed.
-        StopRequestedError: ``on_tick`` said so.
+        StopRequestedError: the device was told to stop while ``verify`` ran.
     """
-    store = open_store(settings, connection, clock, actor=CONFIGURATION, on_tick=on_tick)
+    store = open_store(settings, connection, clock, actor=CONFIGURATION, verify=verify)
     wanted, missed = read_wanted(settings)
     for item in missed:
         _log.error("model.not_installed", model=item.label, remedy=item.remedy)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from edge_runtime.app.models import Changes, hold_configured
+from edge_runtime.app.verification import verifier
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.config.settings import OutcomeName, Settings
 from edge_runtime.model.analysis import AnalysisEvent
@@ -39,9 +40,10 @@ def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
     """Run the pipeline and the engines."""
     keep_freed_images()
     clock = SystemClock()
+    verify = verifier(settings.engine, partial(_keep_on, stop, pulse))
     with contextlib.closing(connect(database_path(settings))) as connection:
         try:
-            hold_configured(settings, connection, clock, partial(_keep_on, stop, pulse))
+            hold_configured(settings, connection, clock, verify)
         except StopRequestedError:
             return 0  # the next start goes on
         return_all_analyses(connection)

@@ -49,6 +49,8 @@ from dicom_node.instance import InstanceHeader
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.pipeline.codestream import CodestreamSize, jpeg2000_size, jpeg_size
 from edge_runtime.pipeline.errors import CodecMissingError, DecodeError
+from engines.preprocessing.padding import PaddingRange
+from engines.preprocessing.values import Mask
 
 StoredPixels = npt.NDArray[np.integer[Any]]
 
@@ -153,7 +155,7 @@ def read_pixels(
         raise DecodeError(
             ReasonCode.PIXEL_FORMAT_NOT_SUPPORTED, f"transfer syntax {syntax} is not one we decode"
         )
-    cleaned = _without_unused_bits(stored, layout, header.pixel_padding_value)
+    cleaned = _without_unused_bits(stored, layout, _padding_of(stored, header))
     if into is None or cleaned is into:
         return cleaned
     np.copyto(into, cleaned)
@@ -348,13 +350,19 @@ def _pixel_data(read: Callable[[], Dataset]) -> bytes:
     return element.value
 
 
+def _padding_of(stored: StoredPixels, header: InstanceHeader) -> PaddingRange | None:
+    if header.pixel_padding_value is None:
+        return None
+    limit = header.pixel_padding_range_limit
+    return PaddingRange.of(header.pixel_padding_value, limit, stored)
+
+
 def _without_unused_bits(
-    stored: StoredPixels, layout: PixelLayout, padding: int | None
+    stored: StoredPixels, layout: PixelLayout, padding: PaddingRange | None
 ) -> StoredPixels:
     """Clear or sign-extend the bits above HighBit, where old writers put overlays, in place.
 
-    Values equal to a padding value that needs those bits are left alone: they are padding, and
-    preprocessing looks for them.
+    Padding that needs those bits is left alone: preprocessing looks for it.
     """
     unused = layout.bits_allocated - layout.bits_stored
     if unused == 0 or _is_within(stored, layout):
@@ -366,8 +374,8 @@ def _without_unused_bits(
     else:
         np.bitwise_and(stored, layout.stored_range[1], out=stored)
     if kept is not None:
-        where, value = kept
-        np.copyto(stored, value, where=where)
+        where, values = kept
+        stored[where] = values
     return stored
 
 
@@ -378,13 +386,11 @@ def _is_within(stored: StoredPixels, layout: PixelLayout) -> bool:
 
 
 def _padding_beyond(
-    stored: StoredPixels, layout: PixelLayout, padding: int | None
-) -> tuple[npt.NDArray[np.bool_], StoredPixels] | None:
-    """Where padding lies that BitsStored cannot express, and its value as stored."""
+    stored: StoredPixels, layout: PixelLayout, padding: PaddingRange | None
+) -> tuple[Mask, StoredPixels] | None:
+    """Where padding lies and its values there, if BitsStored cannot express all of it."""
     low, high = layout.stored_range
-    if padding is None or low <= padding <= high:
+    if padding is None or low <= padding.low <= padding.high <= high:
         return None
-    bits = padding & (1 << layout.bits_allocated) - 1
-    unsigned = np.array(bits, dtype=f"u{stored.dtype.itemsize}")
-    value = unsigned.view(stored.dtype)
-    return stored == value, value
+    where = padding.mask(stored)
+    return where, stored[where]

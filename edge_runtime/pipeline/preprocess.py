@@ -65,6 +65,7 @@ def stored_image(pixels: StoredPixels, header: InstanceHeader) -> StoredImage:
         slope=1.0 if header.rescale_slope is None else header.rescale_slope,
         intercept=0.0 if header.rescale_intercept is None else header.rescale_intercept,
         padding=header.pixel_padding_value,
+        padding_limit=header.pixel_padding_range_limit,
         bits_stored=header.bits_stored or pixels.dtype.itemsize * 8,
         is_signed=header.pixel_representation == 1,
         is_monochrome1=header.photometric_interpretation == "MONOCHROME1",

@@ -6,6 +6,7 @@ package. Pixels are read straight to their place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,28 @@ class Volume:
     """(4, 4): from (column, row, slice, 1) to LPS millimetres."""
 
 
-def read_volume(files: Sequence[File], step: Rescale = AIR) -> Volume:
+class Staging:
+    """Memory that one volume after the other is read to.
+
+    The kernel zeroes new pages before they are filled, which takes nearly as long as reading the
+    pixels; who reads many series saves that, and holds the memory of the largest one.
+    """
+
+    def __init__(self) -> None:
+        self._memory: Int16 = np.empty(0, dtype=np.int16)
+
+    def take(self, shape: tuple[int, int, int]) -> Int16:
+        """An array of undefined content; the one that was taken before must no longer be used."""
+        size = math.prod(shape)
+        if self._memory.size < size:
+            self._memory = np.empty(0, dtype=np.int16)  # given back before more is asked for
+            self._memory = np.empty(size, dtype=np.int16)
+        return self._memory[:size].reshape(shape)
+
+
+def read_volume(
+    files: Sequence[File], step: Rescale = AIR, *, staging: Staging | None = None
+) -> Volume:
     """Read a series.
 
     Whether its slices lie as those of a volume should is the gate's to say (``gate.check_series``):
@@ -49,6 +71,8 @@ def read_volume(files: Sequence[File], step: Rescale = AIR) -> Volume:
     Args:
         files: of one series, at least one, in any order.
         step: what padding becomes.
+        staging: where int16 values are read to, until the next series is; None for memory of their
+            own.
 
     Raises:
         PreprocessError: a slice has no place, or not the size of the others.
@@ -64,14 +88,15 @@ def read_volume(files: Sequence[File], step: Rescale = AIR) -> Volume:
         )
     ordered = [files[index] for index in stack.order]
     with reasons_told():
-        whole = _whole_numbers(ordered, stack, step)
+        shape = (len(ordered), stack.rows, stack.columns)
+        place = np.empty(shape, dtype=np.int16) if staging is None else staging.take(shape)
+        whole = _whole_numbers(ordered, place, step)
         values = _floats(ordered, stack, step) if whole is None else whole
     return Volume(values=values, affine=stack.affine)
 
 
-def _whole_numbers(files: Sequence[File], stack: StackGeometry, step: Rescale) -> Int16 | None:
+def _whole_numbers(files: Sequence[File], values: Int16, step: Rescale) -> Int16 | None:
     """None where float32 is needed, which may come out at the last slice only."""
-    values = np.empty((len(files), stack.rows, stack.columns), dtype=np.int16)
     for place, (path, header) in zip(values, files, strict=True):
         if header.bits_allocated != place.itemsize * 8:
             return None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from engines.errors import ImageFault, UnfitImagesError
+from engines.preprocessing.padding import PaddingRange
 from engines.preprocessing.values import Float32, Int16, Mask, Picture, StoredImage, StoredPixels
 from engines.steps import InvertMonochrome1, Rescale
 
@@ -121,12 +121,15 @@ def _extremes(image: StoredImage) -> tuple[float, float]:
         raise _pixel_format("BitsStored does not fit the pixels")
     if image.slope == 0 or not (math.isfinite(image.slope) and math.isfinite(image.intercept)):
         raise _pixel_format("RescaleSlope or RescaleIntercept is no usable number")
-    lowest = -(1 << image.bits_stored - 1) if image.is_signed else 0
-    highest = lowest + (1 << image.bits_stored) - 1
-    ends = sorted(image.slope * value + image.intercept for value in (lowest, highest))
+    ends = sorted(image.slope * value + image.intercept for value in _stored_extremes(image))
     if max(abs(end) for end in ends) > LARGEST_VALUE:
         raise _pixel_format("RescaleSlope or RescaleIntercept is too large")
     return ends[0], ends[1]
+
+
+def _stored_extremes(image: StoredImage) -> tuple[int, int]:
+    lowest = -(1 << image.bits_stored - 1) if image.is_signed else 0
+    return lowest, lowest + (1 << image.bits_stored) - 1
 
 
 def _pixel_format(text: str) -> UnfitImagesError:
@@ -154,16 +157,12 @@ def _rescaled(pixels: StoredPixels, slope: float, intercept: float) -> Float32:
 def _padding(image: StoredImage) -> Mask | None:
     if image.padding is None:
         return None
-    mask: Mask = image.pixels == _as_stored(image.padding, image.pixels.dtype)
-    return mask
-
-
-def _as_stored(value: int, dtype: np.dtype[np.integer[Any]]) -> np.integer[Any]:
-    """Padding in the pixels' own type; writers confuse US and SS here (PS3.3 C.7.5.1.1.2)."""
-    bits = dtype.itemsize * 8
-    unsigned = np.array([value & ((1 << bits) - 1)], dtype=f"u{dtype.itemsize}")
-    stored: np.integer[Any] = unsigned.view(dtype)[0]
-    return stored
+    padding = PaddingRange.of(image.padding, image.padding_limit, image.pixels)
+    lowest, highest = _stored_extremes(image)
+    if padding.low <= lowest and highest <= padding.high:
+        # Taken at its word, the image would be empty, and nothing in it could be found.
+        raise _pixel_format("PixelPaddingRangeLimit leaves no value that is not padding")
+    return padding.mask(image.pixels)
 
 
 def _usable_spacing(spacing_mm: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -34,6 +34,9 @@ class StoredImage:
     intercept: float = 0.0
     padding: int | None = None
     """PixelPaddingValue (0028,0120), signed or unsigned as the writer had it."""
+    padding_limit: int | None = None
+    """PixelPaddingRangeLimit (0028,0121), likewise: values from the one to the other are padding.
+    Means nothing without ``padding``."""
     bits_stored: int = 16
     is_signed: bool = False
     is_monochrome1: bool = False

@@ -1,6 +1,8 @@
 """Codes that are offered for what a label names, and SOP classes for a modality.
 
-They are defaults of questions: the maker sees them, and answers for them.
+They are defaults of questions: the maker sees them, and answers for them. Where PS3.16 has a code
+for the thing, it is that one, in its words; else SNOMED CT's own, in the words of its name. A code
+says no more than its label does: a nodule need not be a solitary one.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ CODES: Mapping[str, str] = MappingProxyType(
     {
         "atelectasis": "46621007 SCT Atelectasis",
         "cardiomegaly": "8186001 SCT Cardiomegaly",
-        "consolidation": "95436008 SCT Pulmonary consolidation",
+        "consolidation": "95436008 SCT Lung consolidation",
         "edema": "19242006 SCT Pulmonary edema",
         "effusion": "60046008 SCT Pleural effusion",
         "emphysema": "87433001 SCT Pulmonary emphysema",
@@ -41,8 +43,8 @@ CODES: Mapping[str, str] = MappingProxyType(
         "hernia": "84089009 SCT Hiatal hernia",
         "ich": "1386000 SCT Intracranial hemorrhage",
         "intracranial_hemorrhage": "1386000 SCT Intracranial hemorrhage",
-        "mass": "309529002 SCT Lung mass",
-        "nodule": "427359005 SCT Solitary nodule of lung",
+        "mass": "4147007 SCT Mass",
+        "nodule": "27925004 SCT Nodule",
         "pe": "59282003 SCT Pulmonary embolism",
         "pleural_effusion": "60046008 SCT Pleural effusion",
         "pneumonia": "233604007 SCT Pneumonia",
@@ -54,12 +56,13 @@ CODES: Mapping[str, str] = MappingProxyType(
 
 PROCEDURES: Mapping[str, str] = MappingProxyType(
     {
-        "CR": "363680008 SCT Radiographic imaging procedure",
+        "CR": "168537006 SCT Plain radiography",
         "CT": "77477000 SCT Computed tomography",
-        "DX": "363680008 SCT Radiographic imaging procedure",
+        "DX": "168537006 SCT Plain radiography",
         "MR": "113091000 SCT Magnetic resonance imaging",
     }
 )
+"""Of each modality: what its images come from, until the maker names a finer procedure."""
 
 MODALITIES: Mapping[Kind, str] = MappingProxyType(
     {Kind.RADIOGRAPH: "DX, CR", Kind.SLICES: "CT", Kind.SLABS: "CT", Kind.VOLUME: "CT"}

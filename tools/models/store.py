@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edge_runtime.app.models import open_store
+from edge_runtime.app.verification import verifier
 from edge_runtime.clock import SystemClock
 from edge_runtime.config.loading import load_settings
 from edge_runtime.errors import DeviceFaultError
@@ -55,7 +56,13 @@ def opened_store(config: Path, *, may_be_new: bool = False) -> Iterator[ModelSto
     elif not path.is_file():
         raise DeviceFaultError(f"{path} does not exist: has the device run with this config?")
     with contextlib.closing(connect(path)) as connection:
-        yield open_store(settings, connection, SystemClock(), actor=current_actor())
+        yield open_store(
+            settings,
+            connection,
+            SystemClock(),
+            actor=current_actor(),
+            verify=verifier(settings.engine),
+        )
 
 
 def _make_folder(folder: Path) -> None:

@@ -374,3 +374,29 @@ def test_what_was_read_before_shows_in_no_other_header(real_files: list[Path]) -
         headers._series_fields.cache_clear()
         headers._identity_of.cache_clear()
         assert read(path) == found, path.name
+
+
+@pytest.mark.parametrize(
+    ("representation", "vr", "ends"), [(1, "SS", (-2000, -1990)), (0, "US", (63536, 63546))]
+)
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_range_of_padding_is_read_as_the_pixels_are_signed(
+    make_file: Callable[..., Path],
+    representation: int,
+    vr: str,
+    ends: tuple[int, int],
+    implicit: bool,
+) -> None:
+    def pad(ds: Dataset) -> None:
+        ds.PixelRepresentation = representation
+        ds[0x00280120] = DataElement(0x00280120, vr, ends[0])
+        ds[0x00280121] = DataElement(0x00280121, vr, ends[1])
+        if implicit:
+            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+
+    header, _ = read_headers(make_file(pad))
+    assert (header.pixel_padding_value, header.pixel_padding_range_limit) == ends
+
+
+def test_padding_of_one_value_has_no_range(ct_path: Path) -> None:
+    assert read_headers(ct_path)[0].pixel_padding_range_limit is None

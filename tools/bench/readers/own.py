@@ -15,7 +15,7 @@ from edge_runtime.pipeline.decode import read_pixels
 from edge_runtime.pipeline.gate import check_series
 from edge_runtime.pipeline.heap import keep_freed_images
 from edge_runtime.pipeline.preprocess import prepare_image
-from edge_runtime.pipeline.volume import File
+from edge_runtime.pipeline.volume import File, Staging
 from edge_runtime.pipeline.volume import read_volume as read_files
 from engines.loading import load_package
 from engines.package import GateRules, ModelPackage
@@ -29,13 +29,13 @@ from tools.bench.readers.volumes import Volume
 VOLUME_GATE = GateRules(max_gantry_tilt_deg=1.0, max_spacing_deviation=0.05)
 
 
-def read_volume(folder: Path) -> Volume:
-    """Every pixel in Hounsfield units.
+def read_volume(folder: Path, staging: Staging) -> Volume:
+    """Every pixel in Hounsfield units, in memory that the next series is read to.
 
     Raises:
         SeriesRefusedError: there is no right volume.
     """
-    volume = read_files(_open(folder, VOLUME_GATE))
+    volume = read_files(_open(folder, VOLUME_GATE), staging=staging)
     return Volume(values=volume.values, affine=volume.affine)
 
 
@@ -67,7 +67,8 @@ def _open(folder: Path, rules: GateRules) -> list[File]:
 def volume_reader() -> Iterator[Read]:
     """As the worker's process is set up."""
     keep_freed_images()
-    yield read_volume
+    staging = Staging()
+    yield lambda folder: read_volume(folder, staging)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,8 @@ METHOD = {
     "of every slice; exact is within what float32 rounds off (2^-12 HU), and 0.01 mm",
     "phantoms": "a few slices of a head are drawn; longer series repeat them, each rolled by "
     "another number of rows",
-    "ours": "headers, gate, pixels and rescale, or the steps of a package; one thread",
+    "ours": "headers, gate, pixels and rescale, or the steps of a package; one thread; a volume is "
+    "read to memory that is kept from one series to the next",
     "bare": "pydicom, SimpleITK's linear resampling, ONNX Runtime and highdicom without any check; "
     "ours reads every header twice here, which the device does not",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from simulators.model_package import write_model_package
+from simulators.released_package import believe
 
 from edge_runtime.app.cards import ActiveCards
 from edge_runtime.app.models import open_store
@@ -36,7 +37,7 @@ def connection(settings: Settings) -> Iterator[sqlite3.Connection]:
 
 @pytest.fixture
 def store(settings: Settings, connection: sqlite3.Connection) -> ModelStore:
-    return open_store(settings, connection, SystemClock(), actor="test")
+    return open_store(settings, connection, SystemClock(), actor="test", verify=believe)
 
 
 def cards_of(settings: Settings) -> ActiveCards:

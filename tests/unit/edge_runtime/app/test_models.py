@@ -14,7 +14,6 @@ import pytest
 from simulators.hand_clock import HandClock
 from simulators.released_package import believe, write_release
 
-from edge_runtime.app import models
 from edge_runtime.app.models import (
     Changes,
     FollowedManifests,
@@ -59,14 +58,11 @@ def connection(make_settings: MakeSettings) -> Iterator[sqlite3.Connection]:
 
 
 @pytest.fixture
-def start(
-    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Settings], None]:
+def start(connection: sqlite3.Connection) -> Callable[[Settings], None]:
     """Start the worker's side, without the seconds that a verification takes."""
-    monkeypatch.setattr(models, "verifier", lambda *_: believe)
 
     def run(settings: Settings) -> None:
-        hold_configured(settings, connection, HandClock(), lambda: None)
+        hold_configured(settings, connection, HandClock(), believe)
 
     return run
 
@@ -227,7 +223,7 @@ def test_the_store_of_the_settings_asks_for_what_they_say(
     make_settings: MakeSettings, connection: sqlite3.Connection
 ) -> None:
     settings = make_settings(approvals_required=2, shadow_first=True)
-    store = open_store(settings, connection, HandClock(), actor="user tests")
+    store = open_store(settings, connection, HandClock(), actor="user tests", verify=believe)
     assert (store.rules.approvals_required, store.rules.shadow_first) == (2, True)
 
 
@@ -241,9 +237,9 @@ def test_a_worker_that_is_told_to_stop_leaves_the_verification_to_the_next_start
         raise StopRequestedError("the worker stops")
 
     with pytest.raises(StopRequestedError):
-        hold_configured(settings, connection, HandClock(), stop)
+        hold_configured(settings, connection, HandClock(), verifier(settings.engine, stop))
     (package,) = list_packages(connection)
     assert package.state is PackageState.INSTALLED
     assert alarms(connection) == []
-    hold_configured(settings, connection, HandClock(), lambda: None)
+    hold_configured(settings, connection, HandClock(), verifier(settings.engine))
     assert names_in_use(connection) == ["bright"]

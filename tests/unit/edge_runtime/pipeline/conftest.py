@@ -117,6 +117,7 @@ def header_of() -> Callable[[Path], InstanceHeader]:
             bits_stored=dataset.get("BitsStored"),
             pixel_representation=dataset.get("PixelRepresentation"),
             pixel_padding_value=dataset.get("PixelPaddingValue"),
+            pixel_padding_range_limit=dataset.get("PixelPaddingRangeLimit"),
             rescale_slope=_float(dataset, "RescaleSlope"),
             rescale_intercept=_float(dataset, "RescaleIntercept"),
             pixel_spacing_mm=_floats(dataset, "PixelSpacing"),

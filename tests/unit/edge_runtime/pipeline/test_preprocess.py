@@ -150,3 +150,29 @@ def test_images_are_ordered_along_the_normal_and_without_position_by_number(
     ]
     found = [each.header.sop_instance_uid for each in plan(numbered, package).sources]
     assert found == sorted(found)
+
+
+def test_a_range_of_padding_reaches_the_steps(make_header: MakeHeader) -> None:
+    header = make_header(
+        rows=1,
+        columns=3,
+        pixel_representation=1,
+        pixel_padding_value=-2000,
+        pixel_padding_range_limit=-1990,
+    )
+    pixels = np.array([[-2000, -1995, 7]], dtype=np.int16)
+    assert prepare_image(pixels, header, PLAIN).values[0].tolist() == [-1000, -1000, -1017]
+
+
+def test_a_range_that_leaves_nothing_of_the_image_has_a_reason(make_header: MakeHeader) -> None:
+    header = make_header(
+        rows=2,
+        columns=3,
+        bits_stored=12,
+        pixel_representation=0,
+        pixel_padding_value=0,
+        pixel_padding_range_limit=4095,
+    )
+    with pytest.raises(PreprocessError) as caught:
+        prepare_image(PIXELS, header, PLAIN)
+    assert caught.value.reason is ReasonCode.PIXEL_FORMAT_NOT_SUPPORTED

@@ -18,7 +18,7 @@ from pydicom.uid import (
 from dicom_node.headers import read_headers
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.pipeline.errors import DecodeError, PreprocessError
-from edge_runtime.pipeline.volume import File, read_volume
+from edge_runtime.pipeline.volume import File, Staging, read_volume
 from tools.phantoms.encoding import PhantomSyntax, encode_pixels
 from tools.phantoms.headers import STYLES, Style
 from tools.phantoms.variants import PhantomName, make_study
@@ -62,6 +62,19 @@ def test_whole_numbers_are_exact_in_int16_and_ordered_along_the_normal(
     last = volume.affine @ (0.0, 0.0, SLICES - 1.0, 1.0)
     assert np.allclose(first[:3], [float(mm) for mm in slices[0].ImagePositionPatient])
     assert np.allclose(last[:3], [float(mm) for mm in slices[-1].ImagePositionPatient])
+
+
+def test_staging_is_used_again_and_grows(tmp_path: Path, slices: tuple[Dataset, ...]) -> None:
+    files = write(tmp_path, slices)
+    plain = read_volume(files).values
+    staging = Staging()
+    small = read_volume(files[:2], staging=staging).values
+    assert np.array_equal(small, plain[-2:])
+    large = read_volume(files, staging=staging).values
+    assert np.array_equal(large, plain)
+    again = read_volume(files[:2], staging=staging).values
+    assert np.shares_memory(large, again)
+    assert np.array_equal(again, plain[-2:])
 
 
 def test_a_slope_that_is_no_whole_number_makes_float32_exact_for_each_slice(

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulators.released_package import believe, pack, write_release
+from simulators.released_package import pack, write_release
 from typer.testing import CliRunner, Result
 
-from edge_runtime.app import models
 from edge_runtime.governance.chain import CHAIN_NAME
 from tools.cli import app
 
@@ -54,12 +53,6 @@ def device(tmp_path: Path) -> Device:
 def release(tmp_path: Path) -> Path:
     write_release(tmp_path / "bright-1.0.0", "1.0.0", demonstration=False)
     return tmp_path / "bright-1.0.0"
-
-
-@pytest.fixture
-def believing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verification costs seconds; what is tested here comes after it."""
-    monkeypatch.setattr(models, "verifier", lambda *_: believe)
 
 
 def test_a_package_goes_its_way_through_the_commands(
@@ -107,7 +100,6 @@ def test_a_package_goes_its_way_through_the_commands(
     }
 
 
-@pytest.mark.usefixtures("believing")
 def test_people_get_tables_and_the_next_command(device: Device, release: Path) -> None:
     shown = device.call("models", "install", release).stdout
     assert "bright 1.0.0" in shown
@@ -146,7 +138,6 @@ def test_a_device_that_never_ran_has_no_models(device: Device) -> None:
     assert device.ask("audit", "verify")["entries"] == 0
 
 
-@pytest.mark.usefixtures("believing")
 def test_a_changed_entry_is_found_and_named(device: Device, release: Path) -> None:
     device.call("models", "install", release)
     device.chain.write_bytes(device.chain.read_bytes().replace(b'"user ', b'"uSer ', 1))
@@ -158,7 +149,6 @@ def test_a_changed_entry_is_found_and_named(device: Device, release: Path) -> No
     assert "audit verify" in denied.stderr
 
 
-@pytest.mark.usefixtures("believing")
 def test_a_cut_chain_is_noticed_by_what_the_database_remembers(
     device: Device, release: Path
 ) -> None:
@@ -172,7 +162,6 @@ def test_a_cut_chain_is_noticed_by_what_the_database_remembers(
     assert (found["ok"], found["lost_before"]) == (True, 2)
 
 
-@pytest.mark.usefixtures("believing")
 def test_two_approvals_are_asked_for_where_the_settings_say_so(
     device: Device, release: Path
 ) -> None:
