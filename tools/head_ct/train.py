@@ -7,8 +7,6 @@ machine the weights come out the same, bit for bit. PyTorch (extra ``train``) is
 from __future__ import annotations
 
 import argparse
-import hashlib
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +18,8 @@ from tools.head_ct import recipe
 from tools.head_ct.phantom_sets import PhantomSet
 from tools.head_ct.simulate import SimulatedStudy, channels, simulate_set
 from tools.head_ct.training_result import MODEL_FILE, TRAINING_FILE, TrainingResult
+from tools.training.loop import Course, begin, export, fit, weights_digest
+from tools.training.network import residual_network
 
 Float32 = NDArray[np.float32]
 
@@ -32,97 +32,32 @@ DOUBTFUL_ML = 0.005
 """... and one with less than this as clean; those between teach nothing."""
 PEAK_LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 1e-3
-OPSET = 17
 THREADS = 2
 """Fixed: sums depend on how they are split."""
 SHIFT_HU = 1.5
 SHIFT_PIXELS = 4
 
 
-def build_network() -> torch.nn.Module:
-    """A small residual network; global maximum and mean, then one logit."""
-    nn = torch.nn
-
-    class Residual(nn.Module):  # type: ignore[misc,name-defined,unused-ignore]  # torch is Any
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.body = nn.Sequential(
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-            )
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return nn.functional.relu(x + self.body(x))
-
-    def down(wide: int, width: int) -> list[torch.nn.Module]:
-        return [
-            nn.Conv2d(wide, width, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-        ]
-
-    class Network(nn.Module):  # type: ignore[misc,name-defined,unused-ignore]  # torch is Any
-        def __init__(self) -> None:
-            super().__init__()
-            self.features = nn.Sequential(
-                *down(recipe.CHANNELS, 16),
-                *down(16, 28),
-                Residual(28),
-                *down(28, 48),
-                Residual(48),
-                *down(48, 72),
-                Residual(72),
-            )
-            self.head = nn.Linear(2 * 72, 1)
-
-        def forward(self, slabs: torch.Tensor) -> torch.Tensor:
-            maps = self.features(slabs)
-            pooled = torch.cat([maps.amax(dim=(2, 3)), maps.mean(dim=(2, 3))], dim=1)
-            logits: torch.Tensor = self.head(pooled)[:, 0]
-            return logits
-
-    return Network()
-
-
 def train(studies: Sequence[SimulatedStudy], *, seed: int, epochs: int) -> torch.nn.Module:
     """Train on slabs drawn from the studies; prints one line an epoch."""
-    torch.use_deterministic_algorithms(mode=True)
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    network = build_network()
-    steps = epochs * -(-len(studies) // STUDIES_PER_STEP)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=PEAK_LEARNING_RATE, total_steps=steps
+    course = Course(
+        seed=seed,
+        epochs=epochs,
+        steps=-(-len(studies) // STUDIES_PER_STEP),
+        peak_learning_rate=PEAK_LEARNING_RATE,
+        weight_decay=WEIGHT_DECAY,
+        threads=THREADS,
     )
-    for epoch in range(epochs):
-        started, total, batches = time.monotonic(), 0.0, 0
-        network.train()
-        for inputs, targets in _batches(studies, rng):
-            optimiser.zero_grad()
-            logits = network(torch.from_numpy(inputs))
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                logits, torch.from_numpy(targets)
-            )
-            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]  # torch has no types
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-            optimiser.step()
-            schedule.step()
-            total += float(loss.detach())
-            batches += 1
-        took = time.monotonic() - started
-        print(f"epoch {epoch + 1}/{epochs}: loss {total / batches:.4f}, {took:.0f} s", flush=True)
-    network.eval()
+    begin(course)
+    rng = np.random.default_rng(seed)
+    network = residual_network(recipe.CHANNELS)
+    fit(network, lambda: _batches(studies, rng), course)
     return network
 
 
 def _batches(
     studies: Sequence[SimulatedStudy], rng: np.random.Generator
-) -> Iterator[tuple[Float32, Float32]]:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     order = rng.permutation(len(studies))
     for start in range(0, len(order), STUDIES_PER_STEP):
         drawn = [
@@ -130,8 +65,8 @@ def _batches(
             for number in order[start : start + STUDIES_PER_STEP]
         ]
         yield (
-            np.concatenate([inputs for inputs, _ in drawn]),
-            np.concatenate([targets for _, targets in drawn]),
+            torch.from_numpy(np.concatenate([inputs for inputs, _ in drawn])),
+            torch.from_numpy(np.concatenate([targets for _, targets in drawn])),
         )
 
 
@@ -148,30 +83,6 @@ def _slabs_of(study: SimulatedStudy, rng: np.random.Generator) -> tuple[Float32,
     slab_hu = np.roll(slab_hu, (rows, columns), axis=(1, 2))
     targets = (study.slab_ml[chosen] >= POSITIVE_ML).astype(np.float32)
     return channels(slab_hu)[chosen], targets
-
-
-def export(network: torch.nn.Module, target: Path) -> None:
-    """Write ``network`` as ONNX with a free number of slabs."""
-    sample = torch.zeros(2, *recipe.INPUT.shape[1:])
-    torch.onnx.export(
-        network,
-        (sample,),
-        str(target),
-        input_names=[recipe.INPUT.name],
-        output_names=[recipe.OUTPUT.name],
-        dynamic_axes={recipe.INPUT.name: {0: "slabs"}, recipe.OUTPUT.name: {0: "slabs"}},
-        opset_version=OPSET,
-        dynamo=False,
-    )
-
-
-def weights_digest(network: torch.nn.Module) -> str:
-    """SHA-256 over all parameters and running means in order."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -195,7 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         weights_sha256=weights_digest(network),
     )
-    export(network, options.out / MODEL_FILE)
+    export(
+        network,
+        options.out / MODEL_FILE,
+        takes=recipe.INPUT,
+        gives=recipe.OUTPUT,
+        items="slabs",
+    )
     (options.out / TRAINING_FILE).write_text(result.model_dump_json(indent=2) + "\n", "utf-8")
     print(result.model_dump_json())
     return 0

@@ -1,0 +1,1 @@
+"""How the shipped models are trained: one small network, one loop, one export."""
