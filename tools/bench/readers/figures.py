@@ -117,7 +117,11 @@ def _spread(values: Iterable[float]) -> Spread:
 
 
 GOAL_SLICES = 400
-_LEAST: Mapping[ReaderName, float] = {ReaderName.SIMPLEITK: 8.0, ReaderName.DCM2NIIX: 5.0}
+_LEAST: Mapping[ReaderName, float] = {
+    ReaderName.SIMPLEITK: 8.0,
+    ReaderName.MONAI_DEPLOY: 8.0,
+    ReaderName.DCM2NIIX: 5.0,
+}
 
 
 def goals_of(ratios: Iterable[Ratio], found: Iterable[Found]) -> tuple[Goal, ...]:

@@ -20,6 +20,7 @@ class ReaderName(str, Enum):
     HIGHDICOM = "highdicom"
     PYDICOM = "pydicom"
     MONAI = "monai"
+    MONAI_DEPLOY = "monai-deploy"
     BARE = "bare"
 
 

@@ -24,6 +24,8 @@ class Entry:
     title: str
     modules: tuple[str, ...] = ()
     """Packages that have to be installed, by the names under which they are imported."""
+    distributions: tuple[str, ...] = ()
+    """Under which those are released, where the names differ."""
     program: str | None = None
     jobs: Mapping[Job, str]
     """Module and function that begin it, by job."""
@@ -31,7 +33,7 @@ class Entry:
     @property
     def is_installed(self) -> bool:
         """Whether it can read here."""
-        return all(importlib.util.find_spec(module) for module in self.modules) and (
+        return all(map(_is_importable, self.modules)) and (
             self.program is None or shutil.which(self.program) is not None
         )
 
@@ -39,7 +41,7 @@ class Entry:
 def version_of(name: ReaderName) -> str:
     """Return what is measured, for the report."""
     entry = ROSTER[name]
-    found = [_version_of_module(module) for module in entry.modules]
+    found = [_version_of(released) for released in entry.distributions or entry.modules]
     if entry.program is not None:
         ended = subprocess.run(
             [entry.program, "--version"], capture_output=True, text=True, check=False
@@ -49,8 +51,15 @@ def version_of(name: ReaderName) -> str:
     return ", ".join(found) or importlib.metadata.version("edge-triage")
 
 
-def _version_of_module(module: str) -> str:
-    return f"{module} {importlib.metadata.version(module)}"
+def _is_importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # what it is a part of
+        return False
+
+
+def _version_of(distribution: str) -> str:
+    return f"{distribution} {importlib.metadata.version(distribution)}"
 
 
 def begin(name: ReaderName, job: Job) -> contextlib.AbstractContextManager[Read]:
@@ -101,6 +110,12 @@ ROSTER: Mapping[ReaderName, Entry] = MappingProxyType(
             title="LoadImage with PydicomReader",
             modules=("monai", "torch"),
             jobs={Job.VOLUME: "peers:monai_reader"},
+        ),
+        ReaderName.MONAI_DEPLOY: Entry(
+            title="App SDK: DICOMDataLoaderOperator, DICOMSeriesToVolumeOperator",
+            modules=("monai.deploy", "holoscan"),
+            distributions=("monai-deploy-app-sdk",),
+            jobs={Job.VOLUME: "peers:monai_deploy_reader"},
         ),
         ReaderName.BARE: Entry(
             title="a bare loop: pydicom, SimpleITK, ONNX Runtime, highdicom",
