@@ -22,7 +22,7 @@ class HostilePackage:
     spoil: Callable[[Path], object]
     """Turns the good package in a folder, in a folder of its own, into this one."""
     error: str
-    """Class of the refusal."""
+    """Class of the refusal; with "or" where that depends on a library's version."""
     reason: str
     """A part of its text."""
 
