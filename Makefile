@@ -30,7 +30,7 @@ ifdef EDGE_TRIAGE_TEST_DATA
 export EDGE_TRIAGE_TEST_DATA := $(abspath $(EDGE_TRIAGE_TEST_DATA))
 endif
 
-.PHONY: help demo test setup setup-device lint wheel unit coverage soak fuzz lock clean
+.PHONY: help demo test setup setup-device lint wheel unit coverage soak fuzz lock licences clean
 
 help: ## List the commands
 	@echo "usage: make COMMAND [ARGS='...'] [PYTHON=python3.12]"
@@ -45,6 +45,7 @@ setup-device:
 
 setup: ## Set up .venv for developing (the project stands in it editable)
 	@requirements/install-python dev
+	requirements/install-pycuda
 
 lint: setup ## Check style, format, types and import directions
 	@failed=0
@@ -106,6 +107,7 @@ test: ## Set up everything, system packages too, and run all checks and tests
 	[ $$failed -eq 0 ] || finish
 	step 'python packages' requirements/install-python dev
 	[ $$failed -eq 0 ] || finish
+	step 'pycuda, where CUDA is' requirements/install-pycuda
 	step 'ruff check' $(BIN)/ruff check .
 	step 'ruff format' $(BIN)/ruff format --check .
 	step 'mypy' $(BIN)/mypy
@@ -128,7 +130,11 @@ lock: ## Write the pins in requirements/*.txt anew from pyproject.toml
 	$(COMPILE) $(ARGS) pyproject.toml -o requirements/device.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra dev -c requirements/device.txt -o requirements/dev.txt
 	$(COMPILE) $(ARGS) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) $(ARGS) requirements/pycuda.in -c requirements/dev.txt -o requirements/pycuda.txt
 	$(COMPILE) $(ARGS) requirements/lock.in -o requirements/lock.txt
+
+licences: setup ## Write the tables of docs/licences.md anew from the pins
+	@$(BIN)/python requirements/licences.py
 
 clean: ## Remove everything that the other commands made
 	rm -rf .venv .make .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

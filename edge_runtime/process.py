@@ -60,9 +60,16 @@ class Pulse:
         self._connection: sqlite3.Connection | None = None
         self._started_wall_us = clock.now().wall_us
         self._due_mono_us = 0
+        self._is_ready = False
 
     def starting(self) -> None:
-        """Say that the process makes progress with what it does before it is ready."""
+        """Say that the process makes progress with what it does before it is ready.
+
+        Whoever was ready once is only asked whether it lives: it does this again later.
+        """
+        if self._is_ready:
+            self.beat()
+            return
         at = self._clock.now()
         if at.mono_us >= self._due_mono_us:
             self._due_mono_us = at.mono_us + self._interval_us
@@ -70,6 +77,7 @@ class Pulse:
 
     def ready(self) -> None:
         """Say that the process does its work now."""
+        self._is_ready = True
         self._due_mono_us = 0
         self._notifier.send(Notice.READY)
         self.beat()
@@ -155,6 +163,11 @@ def spool_path(settings: Settings) -> Path:
 def models_path(settings: Settings) -> Path:
     """Return where the model packages lie."""
     return settings.device.state_dir / "models"
+
+
+def engines_path(settings: Settings) -> Path:
+    """Return where the engines lie that this device built, and the key that seals them."""
+    return settings.device.state_dir / "engines"
 
 
 def audit_path(settings: Settings) -> Path:

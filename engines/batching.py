@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.contract import Engine
+from engines.errors import EngineOutputError
 from engines.package import InputRule
 from engines.steps import FREE
 
@@ -20,7 +21,7 @@ def run_batches(
 
     Args:
         engine: Whose every output has the items along its first axis.
-        rule: The package's; a fixed first size is the batch, and the last one is filled up.
+        rule: The package's; a batch of fixed size is filled up.
         items: (items, ...) in the rule's layout, at least one.
 
     Returns:
@@ -30,14 +31,27 @@ def run_batches(
         EngineError: The engine failed.
     """
     count = len(items)
-    batch = min(count, MOST_ITEMS) if rule.shape[0] == FREE else rule.shape[0]
+    # An engine may be built for one batch only, though the model takes any.
+    built = next((spec.shape[0] for spec in engine.inputs if spec.name == rule.name), FREE)
+    size = rule.shape[0] if rule.shape[0] != FREE else built
+    most = min(engine.most_items or MOST_ITEMS, MOST_ITEMS)
+    batch = min(count, most) if size == FREE else size
+    batches = [items[start : start + batch] for start in range(0, count, batch)]
+    missing = batch - len(batches[-1]) if size != FREE else 0
+    if missing:
+        batches[-1] = np.concatenate([batches[-1], np.repeat(batches[-1][-1:], missing, axis=0)])
+    if len(batches) == 1:
+        answers = iter([engine.run({rule.name: batches[0]})])
+    else:
+        answers = engine.stream({rule.name: part} for part in batches)
     parts = []
-    for start in range(0, count, batch):
-        part = items[start : start + batch]
-        missing = batch - len(part) if rule.shape[0] != FREE else 0
-        if missing:
-            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-        parts.append(engine.run({rule.name: part}))
+    for part, outputs in zip(batches, answers, strict=True):
+        for name, array in outputs.items():
+            if array.shape[:1] != (len(part),):
+                raise EngineOutputError(
+                    f"output {name!r} has shape {array.shape} for an input of {len(part)} items"
+                )
+        parts.append(outputs)
     if len(parts) == 1:
         return {name: array[:count] for name, array in parts[0].items()}
     return {name: np.concatenate([each[name] for each in parts])[:count] for name in parts[0]}

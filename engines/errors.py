@@ -49,8 +49,16 @@ class EngineUnavailableError(EngineError):
     """The chosen back end is not installed here; nothing else is chosen in its place."""
 
 
+class NoEngineError(EngineError):
+    """None of the engines that the settings prefer runs the model."""
+
+
 class EngineLoadError(EngineError):
     """The back end refused the model."""
+
+
+class EngineNotBuiltError(EngineLoadError):
+    """This device has not built the engine yet, and may not build it now."""
 
 
 class EngineRunError(EngineError):
@@ -69,12 +77,20 @@ class EngineBuildError(EngineError):
     """The library refused to build an engine of the model, or was told to stop."""
 
 
+class KernelBuildError(EngineError):
+    """The kernel that prepares images cannot be compiled here; the processor prepares them."""
+
+
 class EngineMemoryError(EngineError):
     """Not enough memory to build or to run the engine."""
 
 
 class PlanRejectedError(EngineError):
     """A stored plan is not one that this device built, or not for what it runs now."""
+
+
+class PlanStoreError(EngineError):
+    """The folder of plans, or the secret that seals them, cannot be used."""
 
 
 class DeviceError(EngineError):

@@ -205,11 +205,20 @@ class FindingRule(ClosedModel):
     operating_point: OperatingPoint
 
 
+class Tolerance(ClosedModel):
+    """How far a number may be from the golden one: ``absolute + relative * |golden|``."""
+
+    absolute: Annotated[float, Field(gt=0, le=1)] = 1e-2
+    relative: Annotated[float, Field(ge=0, le=1)] = 1e-2
+
+
 class Parity(ClosedModel):
     """How closely an engine must reproduce the golden outputs."""
 
     absolute: Annotated[float, Field(gt=0, le=1)] = 1e-3
     relative: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    fp16: Tolerance = Tolerance()
+    """Of an engine that a site lets compute in half precision, whose numbers have 11 bits."""
 
 
 class ModelPackage(ClosedModel):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from engines.checksums import CHECKSUMS, digest_of, parse_checksums, render_checksums, scan_folder
+from engines.durable import write_durably
 
 
 def write_checksums(folder: Path) -> Path:
@@ -22,19 +22,5 @@ def write_checksums(folder: Path) -> Path:
     )
     parse_checksums(listing)  # a name that no device would accept is refused here already
     target = folder / CHECKSUMS
-    temporary = folder / f".{CHECKSUMS}.{os.getpid()}"
-    with temporary.open("wb") as file:
-        file.write(listing)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(target)
-    _fsync_folder(folder)
+    write_durably(target, [listing], mode=0o644)
     return target
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -43,7 +43,9 @@ class EngineBackend(str, Enum):
 
     ONNXRUNTIME_CPU = "onnxruntime_cpu"
     ONNXRUNTIME_CUDA = "onnxruntime_cuda"
+    ONNXRUNTIME_TENSORRT = "onnxruntime_tensorrt"
     TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt_rtx"
 
 
 class Architecture(str, Enum):
@@ -86,6 +88,7 @@ class AnalysisEvent:
     instances: Count
     score: Score | None
     backend: EngineBackend | None
+    """The birth event says which others the site prefers to it."""
     receive_ms: Milliseconds | None
     """First to last instance stored."""
     wait_ms: Milliseconds | None
@@ -98,7 +101,7 @@ class AnalysisEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BirthEvent:
-    """What this device is; sent on every connection."""
+    """What this device is; sent on every connection, and when other models or engines run."""
 
     hour_wall_us: WallHour
     clock_synced: bool
@@ -107,6 +110,9 @@ class BirthEvent:
     python: Version
     architecture: Architecture
     backends: Annotated[tuple[EngineBackend, ...], Length(maximum=len(EngineBackend))]
+    """What runs the models."""
+    in_place_of: Annotated[tuple[EngineBackend, ...], Length(maximum=len(EngineBackend))]
+    """Engines that the site prefers and that could not run: a fallback is never silent."""
     models: Annotated[tuple[ModelRef, ...], Length(maximum=16)]
 
 

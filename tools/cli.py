@@ -15,6 +15,7 @@ from tools import (
     config,
     demo,
     doctor,
+    engines,
     models,
     release,
     resend,
@@ -40,6 +41,7 @@ app.command("release")(release.release)
 app.command("callers")(callers.callers)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
+app.add_typer(engines.app, name="engines")
 app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")

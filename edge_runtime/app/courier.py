@@ -31,6 +31,7 @@ from edge_runtime.process import Pulse, database_path, models_path, spool_path
 from edge_runtime.store.database import connect
 from edge_runtime.store.deliveries import return_leases
 from edge_runtime.store.device import read_device
+from edge_runtime.store.engines import engines_in_use
 from edge_runtime.store.errands import return_errand_leases
 from edge_runtime.store.model_packages import list_packages
 from engines.package import ModelPackage
@@ -63,24 +64,25 @@ def _deliver(
     kept: Sequence[Sink],
     packages: KnownManifests,
 ) -> bool:
-    """Deliver until ``stop``, or until the store holds other packages; True in the latter case.
+    """Deliver until ``stop``, or until packages or engines are others; True in the latter case.
 
-    Telemetry may only name packages that it was told of, so its link is made anew for others.
+    Telemetry may only name packages that it was told of, so its link is made anew for others; and
+    whoever reads it is told anew what runs them.
     """
     clock = SystemClock()
-    changes = Changes(connection, list_packages)
+    changes = Changes(connection, _told_of)
     packages.refresh()
     for sink in kept:
         if isinstance(sink, ReportSink):
             sink.prepare()
     sinks = list(kept)
     leave = threading.Event()
-    other_packages = threading.Event()
+    others = threading.Event()
 
     def look() -> None:
         if changes.have_come():
-            other_packages.set()
-        if stop.is_set() or other_packages.is_set():
+            others.set()
+        if stop.is_set() or others.is_set():
             leave.set()
 
     with contextlib.ExitStack() as stack:
@@ -100,6 +102,7 @@ def _deliver(
                     software=software_version(),
                     models=list(active_manifests(connection, models_path(settings)).values()),
                     known=list(packages.values()),
+                    engines=engines_in_use(connection),
                     cap_bytes=settings.telemetry.outbox_max_bytes,
                     health_interval_s=settings.telemetry.health_interval_s,
                 )
@@ -125,7 +128,11 @@ def _deliver(
                 tick()
 
         run_channels(couriers, leave, tick_all)
-    return other_packages.is_set()
+    return others.is_set()
+
+
+def _told_of(connection: sqlite3.Connection) -> object:
+    return list_packages(connection), engines_in_use(connection)
 
 
 def software_version() -> str:

@@ -13,12 +13,15 @@ from engines.errors import EngineError, ModelEngineError
 
 
 def verifier(settings: EngineSettings, on_tick: Callable[[], None] = lambda: None) -> Verify:
-    """Return the checks with the engine of the settings; ``on_tick`` is called while they run."""
+    """Return the checks as the settings bound them; ``on_tick`` is called while they run."""
     return partial(verify_apart, settings=settings, on_tick=on_tick)
 
 
 def verify_apart(folder: Path, *, settings: EngineSettings, on_tick: Callable[[], None]) -> Proof:
     """Run all checks of the package in ``folder``, in a process of its own.
+
+    Its numbers are compared on the reference: this says whether the package is good. Whether an
+    engine of this device gives the same numbers is for the worker to prove, before it runs.
 
     Raises:
         PackageError: the package is bad, or what reads it crashed.
@@ -30,14 +33,14 @@ def verify_apart(folder: Path, *, settings: EngineSettings, on_tick: Callable[[]
     from edge_runtime.pipeline.confinement import verify_confined  # noqa: PLC0415
     from engines.contract import Backend  # noqa: PLC0415
 
-    backend = settings.backend.value
-    found = verify_confined(folder, Backend(backend), threads=settings.threads, on_tick=on_tick)
+    reference = Backend.ONNXRUNTIME
+    found = verify_confined(folder, reference, threads=settings.threads, on_tick=on_tick)
     if found.fault is not None:
         raise _kind_of(found.fault.error)(found.fault.found)
     for answer in found.answers:
         if answer.name is CheckName.REQUIREMENTS and answer.status is CheckStatus.WARNING:
             raise EngineError(f"this device is not for it: {answer.found}")
-    return Proof(backend=backend, largest_deviation=found.deviation or 0.0)
+    return Proof(backend=reference.value, largest_deviation=found.deviation or 0.0)
 
 
 def _kind_of(name: str | None) -> type[ModelEngineError]:

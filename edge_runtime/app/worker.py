@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from edge_runtime.app.models import Changes, hold_configured
@@ -22,15 +22,17 @@ from edge_runtime.pipeline.assembly import AssemblyRules
 from edge_runtime.pipeline.early import EarlyRuns
 from edge_runtime.pipeline.errors import StopRequestedError
 from edge_runtime.pipeline.heap import keep_freed_images
-from edge_runtime.pipeline.models import open_models
-from edge_runtime.pipeline.packages import used_packages
+from edge_runtime.pipeline.models import ActiveModel, open_models
+from edge_runtime.pipeline.packages import RunPackage, used_packages
 from edge_runtime.pipeline.prepared import PreparedImages
 from edge_runtime.pipeline.stages import CallerChoice, Pipeline, PipelineRules
 from edge_runtime.pipeline.worker import run_pipeline
-from edge_runtime.process import Pulse, database_path, models_path, spool_path
+from edge_runtime.process import Pulse, database_path, engines_path, models_path, spool_path
 from edge_runtime.store.analyses import return_all_analyses
 from edge_runtime.store.database import connect
+from edge_runtime.store.engines import EngineInUse, record_engines
 from edge_runtime.store.model_packages import packages_in_use
+from engines.errors import EngineUnavailableError
 
 _BYTES_PER_PIXEL = 2
 _MIB = 1024 * 1024
@@ -47,14 +49,19 @@ def run(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
         except StopRequestedError:
             return 0  # the next start goes on
         return_all_analyses(connection)
-        while not stop.is_set():
-            _analyse(settings, connection, clock, stop, pulse)
+        with contextlib.suppress(StopRequestedError):  # while an engine was built
+            while not stop.is_set():
+                _analyse(settings, connection, clock, stop, pulse)
     return 0
 
 
 def _keep_on(stop: threading.Event, pulse: Pulse) -> None:
     """A sign of life while packages are verified, which takes minutes for the largest."""
     pulse.starting()
+    _go_on(stop)
+
+
+def _go_on(stop: threading.Event) -> None:
     if stop.is_set():
         raise StopRequestedError("the worker stops")
 
@@ -77,12 +84,7 @@ def _analyse(
             leave.set()
 
     used = used_packages(connection, models_path(settings))
-    with open_models(
-        [item.package for item in used if not item.is_shadow],
-        settings.engine,
-        shadows=[item.package for item in used if item.is_shadow],
-        operating_points=settings.models.operating_points,
-    ) as models:
+    with _open_models(settings, connection, clock, used, stop=stop, pulse=pulse) as models:
         pipeline = Pipeline(
             connection=connection,
             clock=clock,
@@ -98,6 +100,54 @@ def _analyse(
         )
         pulse.ready()
         run_pipeline(pipeline, leave, look)
+
+
+@contextlib.contextmanager
+def _open_models(
+    settings: Settings,
+    connection: sqlite3.Connection,
+    clock: Clock,
+    used: Sequence[RunPackage],
+    *,
+    stop: threading.Event,
+    pulse: Pulse,
+) -> Iterator[tuple[ActiveModel, ...]]:
+    """Load the models, and write down what runs each for those who tell people.
+
+    Raises:
+        EngineUnavailableError: no engine that may run is available; that is written down too.
+        StopRequestedError: the device was told to stop while an engine was built.
+    """
+
+    def keep_on(_phase: str, _done: int, _steps: int) -> bool:
+        pulse.starting()
+        return not stop.is_set()
+
+    with contextlib.ExitStack() as stack:
+        try:
+            models = stack.enter_context(
+                open_models(
+                    [item.package for item in used if not item.is_shadow],
+                    settings.engine,
+                    folder=engines_path(settings),
+                    on_build=keep_on,
+                    shadows=[item.package for item in used if item.is_shadow],
+                    operating_points=settings.models.operating_points,
+                )
+            )
+        except EngineUnavailableError as error:
+            _go_on(stop)
+            record_engines(connection, [_without_engine(item, error) for item in used], clock.now())
+            raise
+        _go_on(stop)  # an engine whose building was stopped was not passed over
+        record_engines(connection, [model.in_use for model in models], clock.now())
+        yield models
+
+
+def _without_engine(item: RunPackage, error: EngineUnavailableError) -> EngineInUse:
+    return ActiveModel(
+        package=item.package.manifest, engine=None, is_shadow=item.is_shadow, refusal=str(error)
+    ).in_use
 
 
 def pipeline_rules(settings: Settings) -> PipelineRules:

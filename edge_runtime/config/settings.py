@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from edge_runtime.config.fields import Address, FindingKey, Host, Port, Section, Threshold
 from edge_runtime.config.node_settings import NodeSettings
 from edge_runtime.config.peers import PeerSettings
+
+_ItemT = TypeVar("_ItemT")
+
+
+def _each_once(items: tuple[_ItemT, ...]) -> tuple[_ItemT, ...]:
+    if len(set(items)) < len(items):
+        raise ValueError("names one of them twice")
+    return items
 
 
 class DeviceSettings(Section):
@@ -53,20 +61,81 @@ class AssemblySettings(Section):
 
 
 class EngineBackend(str, Enum):
-    """Inference back ends of this release."""
+    """Inference back ends of this release; the words of ``engines.contract.Backend``."""
 
     ONNXRUNTIME = "onnxruntime"
+    ONNXRUNTIME_CUDA = "onnxruntime-cuda"
+    ONNXRUNTIME_TENSORRT = "onnxruntime-tensorrt"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+class EnginePrecision(str, Enum):
+    """In which numbers a GPU computes; the words of ``engines.contract.Precision``."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+class EngineCudaLibrary(str, Enum):
+    """What talks to the CUDA driver; the words of ``engines.contract.CudaLibrary``."""
+
+    PYCUDA = "pycuda"
+    CUDA_BINDINGS = "cuda-bindings"
+
+
+class GpuSettings(Section):
+    """How engines use a GPU; without one nothing of it counts."""
+
+    index: Annotated[int, Field(ge=0, le=15)] = Field(
+        default=0, description="Which GPU, as the driver counts"
+    )
+    precision: EnginePrecision = Field(
+        default=EnginePrecision.FP32,
+        description="In which numbers engines compute; a package with Q/DQ nodes has INT8 in both",
+    )
+    memory_mib: Annotated[int, Field(ge=64, le=131_072)] = Field(
+        default=1_024,
+        description="Most that building, and then running, one model may take; less where less "
+        "is free",
+    )
+    dla_core: Annotated[int, Field(ge=0, le=7)] | None = Field(
+        default=None,
+        description="Deep learning accelerator to use; none computes on the GPU itself",
+    )
+    build: bool = Field(
+        default=True,
+        description="Build an engine that is not there when the worker starts; false waits for "
+        "`edge-triage engines build`",
+    )
+    cuda_libraries: Annotated[
+        tuple[EngineCudaLibrary, ...], Field(min_length=1), AfterValidator(_each_once)
+    ] = Field(
+        default=(EngineCudaLibrary.PYCUDA, EngineCudaLibrary.CUDA_BINDINGS),
+        max_length=2,
+        description="What talks to the driver, the first that is installed",
+    )
 
 
 class EngineSettings(Section):
     """Inference."""
 
-    backend: EngineBackend = Field(
-        default=EngineBackend.ONNXRUNTIME, description="Which engine runs; never replaced silently"
+    preference: Annotated[
+        tuple[EngineBackend, ...], Field(min_length=1), AfterValidator(_each_once)
+    ] = Field(
+        default=(EngineBackend.ONNXRUNTIME,),
+        max_length=5,
+        description="Which engine runs the models, the best first",
+    )
+    fallback: bool = Field(
+        default=False,
+        description="Whether a later engine of the preference may run where an earlier one cannot; "
+        "doctor, page, reports and telemetry say so. Without it only the first may run",
     )
     threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="Threads within one inference"
+        default=1, description="Threads within one inference on the processor"
     )
+    gpu: GpuSettings = Field(default=GpuSettings(), description="How engines use a GPU")
 
 
 class ModelSettings(Section):

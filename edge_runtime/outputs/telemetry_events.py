@@ -5,10 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 
+from edge_runtime.config import settings
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Instant, Mark, Stamp, interval_us
 from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.store.deliveries import DecidedAnalysis, DeliveryJob
+from edge_runtime.store.engine_names import EngineName, parse_engine_name
+from edge_runtime.store.engines import EngineInUse
 from edge_runtime.store.health import DeviceHealth
 from telemetry.events import (
     AnalysisEvent,
@@ -29,10 +32,12 @@ _OUTCOMES = {
     AnalysisState.NOT_ANALYSED: Outcome.NOT_ANALYSED,
     AnalysisState.FAILED: Outcome.FAILED,
 }
-_PROVIDERS = {
-    "CPUExecutionProvider": EngineBackend.ONNXRUNTIME_CPU,
-    "CUDAExecutionProvider": EngineBackend.ONNXRUNTIME_CUDA,
-    "TensorrtExecutionProvider": EngineBackend.TENSORRT,
+_BACKENDS = {
+    settings.EngineBackend.ONNXRUNTIME: EngineBackend.ONNXRUNTIME_CPU,
+    settings.EngineBackend.ONNXRUNTIME_CUDA: EngineBackend.ONNXRUNTIME_CUDA,
+    settings.EngineBackend.ONNXRUNTIME_TENSORRT: EngineBackend.ONNXRUNTIME_TENSORRT,
+    settings.EngineBackend.TENSORRT: EngineBackend.TENSORRT,
+    settings.EngineBackend.TENSORRT_RTX: EngineBackend.TENSORRT_RTX,
 }
 _ARCHITECTURES = {"x86_64": Architecture.X86_64, "aarch64": Architecture.AARCH64}
 _MAX_MS = 7 * 86_400_000
@@ -62,6 +67,7 @@ def egress_policy(device_id: str, models: Iterable[ModelRef]) -> EgressPolicy:
 def analysis_event(job: DeliveryJob, analysis: DecidedAnalysis) -> AnalysisEvent:
     """Tell one analysis without its study."""
     marks = _marks(job.stamps, analysis)
+    engine = parse_engine_name(analysis.engine or "")
     return AnalysisEvent(
         hour_wall_us=truncate_to_hour(analysis.decided_wall_us),
         clock_synced=all(stamp.clock_synced for stamp in marks.values()),
@@ -71,7 +77,7 @@ def analysis_event(job: DeliveryJob, analysis: DecidedAnalysis) -> AnalysisEvent
         revision=min(analysis.revision, 999),
         instances=min(len(job.instances), _MAX_COUNT),
         score=None if analysis.probability is None else round(analysis.probability, 2),
-        backend=_backend(analysis.engine),
+        backend=_BACKENDS[engine.backend] if engine else None,
         receive_ms=_between(marks, Mark.FIRST_STORED, Mark.LAST_STORED),
         wait_ms=_between(marks, Mark.COMPLETE, Mark.STARTED),
         analyse_ms=_between(marks, Mark.STARTED, Mark.DECIDED),
@@ -101,9 +107,15 @@ def health_event(health: DeviceHealth, *, uptime_s: int, dropped: int, at: Insta
 
 
 def birth_event(
-    *, boots: int, software: str, models: tuple[ModelRef, ...], at: Instant
+    *,
+    boots: int,
+    software: str,
+    models: tuple[ModelRef, ...],
+    engines: Iterable[EngineInUse],
+    at: Instant,
 ) -> BirthEvent:
-    """Describe the device."""
+    """Describe the device; ``engines`` are those of its models."""
+    names = tuple(parse_engine_name(each.engine) for each in engines)
     return BirthEvent(
         hour_wall_us=truncate_to_hour(at.wall_us),
         clock_synced=at.clock_synced,
@@ -111,13 +123,15 @@ def birth_event(
         software=Version.parse(software),
         python=Version.parse(platform.python_version()),
         architecture=_ARCHITECTURES.get(platform.machine(), Architecture.OTHER),
-        backends=(EngineBackend.ONNXRUNTIME_CPU,),
+        backends=tuple(dict.fromkeys(_BACKENDS[name.backend] for name in names if name)),
+        in_place_of=_in_place_of(names),
         models=models,
     )
 
 
-def _backend(engine: str | None) -> EngineBackend | None:
-    return _PROVIDERS.get(engine.rsplit(" ", 1)[-1]) if engine else None
+def _in_place_of(names: Iterable[EngineName | None]) -> tuple[EngineBackend, ...]:
+    others = (other for name in names if name for other in name.in_place_of)
+    return tuple(dict.fromkeys(_BACKENDS[other] for other in others))
 
 
 def _marks(stamps: tuple[Stamp, ...], analysis: DecidedAnalysis) -> dict[Mark, Instant]:

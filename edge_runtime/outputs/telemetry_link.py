@@ -19,6 +19,7 @@ from edge_runtime.outputs.telemetry_sink import TelemetryDeliveries, TelemetrySi
 from edge_runtime.store.analyses import NO_MODEL, NO_MODEL_VERSION
 from edge_runtime.store.database import connect
 from edge_runtime.store.device import DeviceIdentity
+from edge_runtime.store.engines import EngineInUse
 from edge_runtime.store.health import read_health
 from engines.package import ModelPackage
 from telemetry.guard import EgressGuard
@@ -42,10 +43,11 @@ class TelemetryLink:
         software: str,
         models: Sequence[ModelPackage],
         known: Sequence[ModelPackage],
+        engines: Sequence[EngineInUse],
         cap_bytes: int,
         health_interval_s: float,
     ) -> None:
-        """``models`` are active; ``known`` are all that an event may name."""
+        """``models`` are active, ``engines`` run them; ``known`` are all that an event may name."""
         self._state_dir = state_dir
         self._database = database
         self._clock = clock
@@ -69,7 +71,11 @@ class TelemetryLink:
             outbox=self._outbox,
             ledger=self._stack.enter_context(Ledger(state_dir / "ledger")),
             birth=lambda: birth_event(
-                boots=device.boots, software=software, models=active, at=clock.now()
+                boots=device.boots,
+                software=software,
+                models=active,
+                engines=engines,
+                at=clock.now(),
             ),
             on_confirmed=deliveries.confirm,
         )

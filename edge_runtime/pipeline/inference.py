@@ -200,34 +200,52 @@ def infer(
     missing = [place for place in range(len(planned.items)) if place not in found]
     for start in range(0, len(missing), MOST_ITEMS):
         places = missing[start : start + MOST_ITEMS]
-        outputs = run_items(planned, places, package, engine, load)
+        part = ChosenItems(planned=planned, places=places, load=load)
+        (outputs,) = run_items([part], package, engine)
         found.update(zip(places, outputs, strict=True))
     parts = [found[place] for place in range(len(planned.items))]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenItems:
+    """Some items of one study."""
+
+    planned: Plan
+    places: Sequence[int]
+    """Ascending."""
+    load: Callable[[int], Picture]
+    """Returns a prepared image by its instance id."""
+
+
 def run_items(
-    planned: Plan,
-    places: Sequence[int],
-    package: ModelPackage,
-    engine: Engine,
-    load: Callable[[int], Picture],
-) -> list[Outputs]:
-    """Run some items of a plan.
+    chosen: Sequence[ChosenItems], package: ModelPackage, engine: Engine
+) -> list[list[Outputs]]:
+    """Run some items of one study or several, as few batches as they fill.
+
+    Args:
+        chosen: Of several studies only where all inputs of the model have one size.
+        package: The model's.
+        engine: Loaded.
 
     Returns:
-        For each place the outputs of its item, with a first axis of one.
+        For each study, for each place the outputs of its item, with a first axis of one.
 
     Raises:
-        PreprocessError: The images differ in size.
+        PreprocessError: The images of a study differ in size.
         EngineError: The engine failed.
     """
     with reasons_told():
-        tensor = _inputs(planned, places, package, load)
-    outputs = run_batches(engine, package.input, tensor)
+        tensors = [_inputs(each.planned, each.places, package, each.load) for each in chosen]
+    together = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+    outputs = run_batches(engine, package.input, together)
+    rows = iter(range(len(together)))
     return [
-        {name: array[place : place + 1] for name, array in outputs.items()}
-        for place in range(len(places))
+        [
+            {name: array[row : row + 1] for name, array in outputs.items()}
+            for _, row in zip(each.places, rows, strict=False)
+        ]
+        for each in chosen
     ]
 
 

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 import structlog
 
-from edge_runtime.config.settings import EngineSettings
+from edge_runtime.config.settings import EngineBackend, EngineSettings
+from edge_runtime.errors import SettingsError
 from edge_runtime.store.analyses import PlannedAnalysis, model_key
-from engines.backends import open_engine
-from engines.contract import Backend, Engine, EngineOptions
+from edge_runtime.store.engine_names import EngineName
+from edge_runtime.store.engines import EngineInUse, EngineObstacle, PassedOverEngine
+from engines.batching import MOST_ITEMS
+from engines.choosing import PassedOver, Preference
+from engines.contract import (
+    AcceleratorOptions,
+    Backend,
+    CudaLibrary,
+    Engine,
+    EngineOptions,
+    Precision,
+)
 from engines.errors import EngineUnavailableError, ModelEngineError
+from engines.going_live import LiveEngine, open_live
 from engines.loading import LoadedPackage
 from engines.package import ModelPackage, Urgency
-from engines.parity import check_parity
 
 _log = structlog.get_logger()
 
 URGENCY_RANK = {Urgency.CRITICAL: 3, Urgency.URGENT: 2, Urgency.ROUTINE: 1}
 """Rank 0 is a study that nothing suspects."""
+
+OnBuild = Callable[[str, int, int], bool]
+
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +50,10 @@ class ActiveModel:
     """The site's operating points, by finding; the package's where there is none."""
     is_shadow: bool = False
     """It tells nobody what it finds."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """The engines that the site prefers to this one."""
+    refusal: str = ""
+    """Why there is no engine; empty where there is one."""
 
     @property
     def key(self) -> str:
@@ -42,11 +62,33 @@ class ActiveModel:
 
     @property
     def engine_name(self) -> str | None:
-        """Name what ran, for reports and people: back end, provider and version."""
+        """Name what ran, and in place of what, for reports and people."""
         if self.engine is None:
             return None
         metadata = self.engine.metadata
-        return f"{metadata.backend.value} {metadata.version} {metadata.provider}"
+        return EngineName(
+            backend=EngineBackend(metadata.backend.value),
+            version=metadata.version,
+            provider=metadata.provider,
+            in_place_of=tuple(EngineBackend(each.backend.value) for each in self.passed_over),
+        ).text
+
+    @property
+    def in_use(self) -> EngineInUse:
+        """Return what people are told of the engine."""
+        return EngineInUse(
+            model_key=self.key,
+            engine=self.engine_name or "",
+            refusal=self.refusal,
+            passed_over=tuple(
+                PassedOverEngine(
+                    backend=EngineBackend(each.backend.value),
+                    obstacle=EngineObstacle(each.obstacle.value),
+                    detail=each.detail,
+                )
+                for each in self.passed_over
+            ),
+        )
 
     @property
     def planned(self) -> PlannedAnalysis:
@@ -59,49 +101,121 @@ class ActiveModel:
         )
 
 
+def preference_of(settings: EngineSettings) -> Preference:
+    """Return the site's order of preference."""
+    return Preference(
+        order=tuple(Backend(each.value) for each in settings.preference),
+        may_fall_back=settings.fallback,
+    )
+
+
+def engine_options(
+    settings: EngineSettings, folder: Path | None, on_build: OnBuild | None = None
+) -> EngineOptions:
+    """Translate settings into those of engines.
+
+    Args:
+        settings: the site's.
+        folder: where engines lie that this device built; without one no GPU is used.
+        on_build: told of the phase, its steps that are done and how many there are, while an
+            engine is built; False stops it, and what it raises ends it.
+    """
+    gpu = settings.gpu
+    if folder is None:
+        return EngineOptions(intra_op_threads=settings.threads)
+    accelerator = AcceleratorOptions(
+        folder=folder,
+        precision=Precision(gpu.precision.value),
+        libraries=tuple(CudaLibrary(each.value) for each in gpu.cuda_libraries),
+        device_index=gpu.index,
+        dla_core=gpu.dla_core,
+        most_items=MOST_ITEMS,
+        memory_bytes=gpu.memory_mib * _MIB,
+        may_build=gpu.build,
+        on_build=on_build,
+    )
+    return EngineOptions(intra_op_threads=settings.threads, accelerator=accelerator)
+
+
 @contextlib.contextmanager
 def open_models(
     packages: Sequence[LoadedPackage],
     settings: EngineSettings,
     *,
+    folder: Path | None = None,
+    on_build: OnBuild | None = None,
     shadows: Sequence[LoadedPackage] = (),
     operating_points: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[tuple[ActiveModel, ...]]:
-    """Load every model, and prove each on its golden outputs (DESIGN.md section 3.5).
+    """Load every model, and prove each before it looks at a study (DESIGN.md section 3.5).
 
-    A model whose engine does not load or does not reproduce them stays without an engine, and so
-    does one that the site would have decide where its package does not allow it.
+    A model whose engine does not load or is not proven stays without an engine, and so does one
+    that the site would have decide where its package does not allow it. ``folder`` and ``on_build``
+    are those of ``engine_options``.
 
     Raises:
-        EngineUnavailableError: the settings ask for a back end that is not installed.
+        EngineUnavailableError: no engine that may run is available on this machine.
     """
-    options = EngineOptions(intra_op_threads=settings.threads)
+    preference, options = preference_of(settings), engine_options(settings, folder, on_build)
     with contextlib.ExitStack() as stack:
         models = []
         for package in (*packages, *shadows):
-            thresholds = site_thresholds(package.manifest, operating_points)
-            engine = None
-            if thresholds is not None:
-                engine = _open_proven(stack, package, Backend(settings.backend.value), options)
-            models.append(
-                ActiveModel(
-                    package=package.manifest,
-                    engine=engine,
-                    thresholds=thresholds or {},
-                    is_shadow=package in shadows,
-                )
+            thresholds: dict[str, float] = {}
+            live, refusal = None, ""
+            try:
+                thresholds = site_thresholds(package.manifest, operating_points)
+                live = stack.enter_context(open_live(package, preference, options))
+            except EngineUnavailableError:
+                raise
+            except (SettingsError, ModelEngineError) as error:
+                refusal = str(error)
+            model = ActiveModel(
+                package=package.manifest,
+                engine=live.engine if live else None,
+                thresholds=thresholds,
+                is_shadow=package in shadows,
+                passed_over=live.passed_over if live else (),
+                refusal=refusal,
             )
+            _log_model(model, live)
+            models.append(model)
         yield tuple(models)
+
+
+def _log_model(model: ActiveModel, live: LiveEngine | None) -> None:
+    name, version = model.package.name, model.package.version
+    for each in model.passed_over:
+        _log.warning(
+            "engine.passed_over",
+            model=name,
+            version=version,
+            backend=each.backend.value,
+            obstacle=each.obstacle.value,
+            remedy=each.detail,
+        )
+    if live is None:
+        _log.error("model.refused", model=name, version=version, remedy=model.refusal)
+        return
+    _log.info(
+        "model.loaded",
+        model=name,
+        version=version,
+        engine=model.engine_name,
+        max_deviation=live.parity.max_absolute,
+    )
 
 
 def site_thresholds(
     package: ModelPackage, operating_points: Mapping[str, float]
-) -> dict[str, float] | None:
-    """Return the site's thresholds by finding; None where one is not what the package allows.
+) -> dict[str, float]:
+    """Return the site's thresholds by finding.
 
     Args:
         package: the model's.
         operating_points: from the settings, by 'package.finding'.
+
+    Raises:
+        SettingsError: one is not what the package allows.
     """
     rules = {f"{package.name}.{rule.key}": rule for rule in package.findings}
     thresholds = {}
@@ -111,29 +225,9 @@ def site_thresholds(
         low, high = rules[key].operating_point.allowed if key in rules else (1.0, 0.0)
         if not low <= threshold <= high:
             allowed = f"{low:g} to {high:g}" if key in rules else "no finding of that name"
-            _log.error(
-                "model.refused",
-                model=package.name,
-                version=package.version,
-                remedy=f"models.operating_points: {key} = {threshold:g}, the package allows "
-                f"{allowed}; correct the settings",
+            raise SettingsError(
+                f"models.operating_points: {key} = {threshold:g}, the package allows {allowed}; "
+                "correct the settings"
             )
-            return None
         thresholds[rules[key].key] = threshold
     return thresholds
-
-
-def _open_proven(
-    stack: contextlib.ExitStack, package: LoadedPackage, backend: Backend, options: EngineOptions
-) -> Engine | None:
-    name, version = package.manifest.name, package.manifest.version
-    try:
-        engine = stack.enter_context(open_engine(backend, package.model, options))
-        report = check_parity(engine, package)
-    except EngineUnavailableError:
-        raise
-    except ModelEngineError as error:
-        _log.error("model.refused", model=name, version=version, remedy=str(error))
-        return None
-    _log.info("model.loaded", model=name, version=version, max_deviation=report.max_absolute)
-    return engine

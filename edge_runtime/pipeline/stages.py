@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -23,7 +24,14 @@ from edge_runtime.pipeline.decode import read_pixels
 from edge_runtime.pipeline.early import EarlyRun, EarlyRuns
 from edge_runtime.pipeline.errors import StopRequestedError
 from edge_runtime.pipeline.gate import check_series
-from edge_runtime.pipeline.inference import Source, plan, run_items, runs_by_item
+from edge_runtime.pipeline.inference import (
+    ChosenItems,
+    ItemKey,
+    Source,
+    plan,
+    run_items,
+    runs_by_item,
+)
 from edge_runtime.pipeline.models import ActiveModel
 from edge_runtime.pipeline.prepared import PreparedImages
 from edge_runtime.pipeline.preprocess import prepare_image
@@ -39,10 +47,14 @@ from edge_runtime.store.analyses import (
 )
 from edge_runtime.store.deliveries import StudyInstance
 from edge_runtime.store.studies import ArrivedInstance, callers_of
+from engines.contract import FREE, Engine
 from engines.errors import ModelEngineError
 from engines.preprocessing.values import Picture
+from engines.scheduling import BatchCost, BatchRule, RunNow, next_batch
 
 _log = structlog.get_logger()
+
+Kept = TypeVar("Kept")
 
 # So many at once: an urgent study that becomes complete waits for no more than these.
 _EARLY_ITEMS = 4
@@ -170,17 +182,70 @@ def infer_next(pipeline: Pipeline) -> bool:
         if model is None or not pipeline.arrivals.is_receiving(study_id):
             continue  # what was run waits for the analysis
         try:
-            if _infer_early(pipeline, study_id, model, run):
-                return True
+            _look_for_items(pipeline, study_id, model, run)
         except Exception as error:  # noqa: BLE001 - the stage's boundary: one study must not stop the others
             # The analysis will meet it again, and say so.
             _log.info("inference.failed_early", model=model_key, error=type(error).__name__)
             run.looked_at, run.look_at = len(run.sources), len(run.sources) + 1
-    return False
+    by_urgency = sorted(pipeline.models, key=lambda model: -model.planned.urgency)
+    return any(_infer_early(pipeline, model) for model in by_urgency)
 
 
-def _infer_early(pipeline: Pipeline, study_id: int, model: ActiveModel, run: EarlyRun) -> bool:
-    """Run what is settled; False when there is nothing, and more images must come first."""
+def _infer_early(pipeline: Pipeline, model: ActiveModel) -> bool:
+    """Run a batch of what was found, of whichever studies; False when there is nothing."""
+    rule = _batch_rule(model)
+    found = pipeline.early.waiting(model.key, model.planned.urgency, rule.most_items)
+    waiting = {
+        item: (study_id, key)
+        for item, (study_id, key) in found.items()
+        if pipeline.arrivals.is_receiving(study_id)
+    }
+    decision = next_batch(list(waiting), rule, pipeline.clock.now().mono_us)
+    if model.engine is None or not isinstance(decision, RunNow):
+        return False
+    by_study: dict[int, list[ItemKey]] = {}
+    for item in decision.items:
+        study_id, key = waiting[item]
+        by_study.setdefault(study_id, []).append(key)
+    if FREE in model.package.input.shape[1:]:  # inputs of two studies may differ in size
+        by_study = dict([next(iter(by_study.items()))])
+    try:
+        _run_chosen(pipeline, model, model.engine, by_study)
+    except Exception as error:  # noqa: BLE001 - the stage's boundary: one study must not stop the others
+        # The analyses will meet it again, and say so.
+        _log.info("inference.failed_early", model=model.key, error=type(error).__name__)
+    return True
+
+
+def _batch_rule(model: ActiveModel) -> BatchRule:
+    """As many as an engine says, or few; what is there does not wait for more."""
+    bound = None if model.engine is None else model.engine.most_items
+    return BatchRule(most_items=bound or _EARLY_ITEMS, cost=BatchCost(fixed_us=0, item_us=0))
+
+
+def _run_chosen(
+    pipeline: Pipeline, model: ActiveModel, engine: Engine, by_study: dict[int, list[ItemKey]]
+) -> None:
+    chosen, kept = [], []
+    for study_id, keys in by_study.items():
+        run = pipeline.early.run_of(study_id, model.key)
+        places = {key: run.ready.pop(key) for key in keys}
+        ordered = sorted(keys, key=places.__getitem__)
+        held = partial(pipeline.prepared.get, study_id, model.key)
+        chosen.append(
+            ChosenItems(
+                planned=_kept(run.planned),
+                places=[places[key] for key in ordered],
+                load=partial(_load_held, held),
+            )
+        )
+        kept.append((run, ordered))
+    for (run, ordered), outputs in zip(kept, run_items(chosen, model.package, engine), strict=True):
+        run.outputs.update(zip(ordered, outputs, strict=True))
+
+
+def _look_for_items(pipeline: Pipeline, study_id: int, model: ActiveModel, run: EarlyRun) -> None:
+    """Find what is settled, prepared, and not run yet."""
     package = model.package
     chosen = select_series([each.header for each in run.sources.values()], package.selection)
     count = len(run.sources)
@@ -190,7 +255,7 @@ def _infer_early(pipeline: Pipeline, study_id: int, model: ActiveModel, run: Ear
         or isinstance(chosen, Rejected)
         or check_series(chosen.headers, package.gate) is not None
     ):
-        return False
+        return
     wanted = {header.sop_instance_uid for header in chosen.headers}
     planned = plan(
         [each for each in run.sources.values() if each.header.sop_instance_uid in wanted], package
@@ -202,21 +267,20 @@ def _infer_early(pipeline: Pipeline, study_id: int, model: ActiveModel, run: Ear
         for place in planned.settled()
         if all(held(instance_id) is not None for instance_id in planned.images(place))
     }
-    missing = [key for key in keys if key not in run.outputs][:_EARLY_ITEMS]
-    if not missing:
+    run.planned = planned
+    run.ready = {key: place for key, place in keys.items() if key not in run.outputs}
+    if not run.ready:
         run.look_at = count + most
-        return False
-    places = [keys[key] for key in missing]  # ascending, as they were planned
-    outputs = run_items(planned, places, package, model.engine, lambda key: _kept(held(key)))
-    run.outputs.update(zip(missing, outputs, strict=True))
-    run.look_at = count  # there may be more
-    return True
 
 
-def _kept(picture: Picture | None) -> Picture:
-    if picture is None:
-        raise BugError("an image was forgotten while it was in use")
-    return picture
+def _load_held(held: Callable[[int], Picture | None], instance_id: int) -> Picture:
+    return _kept(held(instance_id))
+
+
+def _kept(thing: Kept | None) -> Kept:
+    if thing is None:
+        raise BugError("an image or a plan was forgotten while it was in use")
+    return thing
 
 
 def analyse_next(pipeline: Pipeline, steps: Sequence[Step]) -> bool:

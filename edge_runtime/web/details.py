@@ -9,6 +9,7 @@ from edge_runtime.model.clock import Instant, Mark, Stamp, interval_us
 from edge_runtime.model.delivery import Channel, DeliveryState
 from edge_runtime.model.model_package import PackageState
 from edge_runtime.store.alarms import Alarm
+from edge_runtime.store.engines import EngineInUse
 from edge_runtime.store.model_packages import StoredPackage
 from edge_runtime.store.processes import ProcessView
 from edge_runtime.store.worklist import AnalysisView, StudyDetail
@@ -19,6 +20,7 @@ from edge_runtime.web.words import (
     CHANNEL_WORDS,
     COMPLETION_WORDS,
     MARK_WORDS,
+    OBSTACLE_WORDS,
     PACKAGE_WORDS,
     ROLE_WORDS,
     alarm_words,
@@ -114,6 +116,19 @@ class ProcessRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRow:
+    """What runs one model, in words."""
+
+    model: str
+    engine: str
+    """Empty where none runs."""
+    refusal: str
+    """Why none runs."""
+    passed_over: tuple[tuple[str, str], ...]
+    """Engines that are preferred here, and why each does not run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmRow:
     """One standing alarm in words."""
 
@@ -132,6 +147,7 @@ class DevicePage:
     models: tuple[tuple[str, ModelWords], ...]
     waiting: tuple[tuple[str, str], ...]
     """Packages that decide nothing yet, and how each stands."""
+    engines: tuple[EngineRow, ...]
     studies: int
     clock_synced: bool
 
@@ -242,6 +258,7 @@ def device_page(
     *,
     models: Mapping[str, ModelWords],
     packages: Iterable[StoredPackage] = (),
+    engines: Iterable[EngineInUse] = (),
     studies: int,
     now: Instant,
 ) -> DevicePage:
@@ -263,8 +280,21 @@ def device_page(
             for package in packages
             if package.state not in {PackageState.ACTIVE, PackageState.RETIRED}
         ),
+        engines=tuple(_engine_row(each) for each in engines),
         studies=studies,
         clock_synced=now.clock_synced,
+    )
+
+
+def _engine_row(each: EngineInUse) -> EngineRow:
+    return EngineRow(
+        model=each.model_key,
+        engine=each.engine.partition(",")[0],
+        refusal=each.refusal,
+        passed_over=tuple(
+            (item.backend.value, f"{OBSTACLE_WORDS[item.obstacle]}: {item.detail}")
+            for item in each.passed_over
+        ),
     )
 
 

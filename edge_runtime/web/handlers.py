@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from edge_runtime.store.alarms import standing_alarms
+from edge_runtime.store.engines import engines_in_use
 from edge_runtime.store.model_packages import list_packages
 from edge_runtime.store.processes import list_processes
 from edge_runtime.store.worklist import StudyDetail, count_studies, find_study, list_studies
@@ -111,6 +112,7 @@ class Handlers:
             standing_alarms(connection),
             models=self._context.models,
             packages=list_packages(connection),
+            engines=engines_in_use(connection),
             studies=count_studies(connection),
             now=self._context.clock.now(),
         )

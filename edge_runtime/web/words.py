@@ -14,6 +14,7 @@ from edge_runtime.model.model_package import PackageState
 from edge_runtime.model.procedure_step import ProcedureStepState
 from edge_runtime.model.study import CompletionReason
 from edge_runtime.store.alarms import Alarm, AlarmCode
+from edge_runtime.store.engines import EngineObstacle
 from edge_runtime.store.procedure_steps import StepProgress
 from edge_runtime.store.processes import Role
 from edge_runtime.store.worklist import DeliveryView
@@ -90,12 +91,26 @@ ALARM_WORDS: Mapping[AlarmCode, str] = MappingProxyType(
         ),
         AlarmCode.DELIVERY_DEAD: "A result could not be delivered and was given up.",
         AlarmCode.DISK_PRESSURE: "The disk is almost full, and no study may leave to make room.",
+        AlarmCode.ENGINE_FALLBACK: (
+            "A model runs on another engine than the one preferred here, because that one cannot "
+            "run. Its findings are the same; they may come later."
+        ),
+        AlarmCode.ENGINE_MISSING: "No engine runs a model here, so its analyses fail.",
         AlarmCode.FILE_MISSING: "A stored image is missing on the device's disk.",
         AlarmCode.MODEL_REFUSED: "A model was refused at start, so nothing is analysed with it.",
         AlarmCode.MPPS_RELAY_DEAD: (
             "A procedure step could not be passed on to the system upstream and was given up."
         ),
         AlarmCode.RETENTION_OVERDUE: "Studies stay here longer than they should.",
+    }
+)
+
+OBSTACLE_WORDS: Mapping[EngineObstacle, str] = MappingProxyType(
+    {
+        EngineObstacle.NOT_AVAILABLE: "Not available here",
+        EngineObstacle.OUT_OF_MEMORY: "Too little memory",
+        EngineObstacle.NOT_REPRODUCED: "Does not give the reference's findings",
+        EngineObstacle.FAILED: "Does not load",
     }
 )
 

@@ -5,249 +5,114 @@
   told before a driver sees it.
 * Copies and launches are ordered within a stream and nowhere else; ``Stream.synchronize`` waits.
 * Whatever a library raises arrives as a ``DeviceError``; running out of memory has its own.
+* Any thread may use a device, one at a time: a second one is refused, but leaving waits. No thread
+  is left with something of it: the driver's context is current only while a method runs, or inside
+  ``current``.
 
-A device is used by one thread at a time: the one that entered it. A new library is a subclass with
-private methods that each do one thing; ``tests/unit/engines/device/test_device_contract.py`` holds
-every one of them to the list above.
+A new library is a subclass with private methods that each do one thing;
+``tests/unit/engines/device/test_device_contract.py`` holds every one of them to the list above.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import threading
+from abc import ABC
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from engines.device.library import Array, DeviceInfo, DeviceLibrary, Handle, Kind, MemoryState
+from engines.device.resources import (
+    Buffer,
+    Event,
+    Graph,
+    Module,
+    PinnedArray,
+    Resource,
+    Stream,
+)
 from engines.errors import DeviceError, DeviceStateError, ModelEngineError
 
-Array: TypeAlias = npt.NDArray[Any]
-Handle: TypeAlias = Any
-"""What a library calls a resource by."""
-
-
-class Kind(str, Enum):
-    """What can be open on a device."""
-
-    PINNED = "pinned"
-    BUFFER = "buffer"
-    STREAM = "stream"
-    EVENT = "event"
-    GRAPH = "graph"
-    MODULE = "module"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceInfo:
-    """Which device, by which driver and library; a part of the key of what is built for it."""
-
-    library: str
-    """What talks to the driver: pycuda, cuda-bindings, host."""
-    library_version: str
-    name: str
-    compute_capability: tuple[int, int]
-    """(0, 0) of the host."""
-    driver_version: int
-    """As the driver counts: 1000 * major + 10 * minor of the newest CUDA that it serves; 0 of the
-    host."""
-    total_bytes: int
-    is_integrated: bool
-    """Shares its memory with the processor, as a Jetson does."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryState:
-    """At one moment."""
-
-    free_bytes: int
-    total_bytes: int
-
-
-class Resource:
-    """One thing that is open on a device."""
-
-    def __init__(self, device: Device, kind: Kind, handle: Handle) -> None:
-        self._device = device
-        self._kind = kind
-        self._handle: Handle = handle
-        self._is_open = True
-
-    @property
-    def handle(self) -> Handle:
-        """What the library calls it by.
-
-        Raises:
-            DeviceStateError: It is freed, or the device is closed.
-        """
-        self._device.check_entered()
-        if not self._is_open:
-            raise DeviceStateError(f"this {self._kind.value} is freed")
-        return self._handle
-
-    def free(self) -> None:
-        """Give it back.
-
-        Raises:
-            DeviceStateError: It is freed, or the device is closed.
-            DeviceError: The driver refused.
-        """
-        handle = self.handle
-        self._is_open = False
-        self._device.forget(self)
-        self._device.free_handle(self._kind, handle)
-
-
-class PinnedArray(Resource):
-    """Host memory that the device can copy from and to while the processor does something else."""
-
-    def __init__(self, device: Device, handle: Handle, array: Array) -> None:
-        super().__init__(device, Kind.PINNED, handle)
-        self._array: Array | None = array
-
-    @property
-    def array(self) -> Array:
-        """The memory, contiguous. It must not be touched after ``free``: hold no view of it."""
-        if self._array is None:
-            raise DeviceStateError("this pinned array is freed")
-        _ = self.handle
-        return self._array
-
-    def free(self) -> None:
-        """Give it back; see ``Resource.free``."""
-        super().free()
-        self._array = None
-
-
-class Buffer(Resource):
-    """Memory of the device."""
-
-    def __init__(self, device: Device, handle: Handle, address: int, nbytes: int) -> None:
-        super().__init__(device, Kind.BUFFER, handle)
-        self._address = address
-        self.nbytes = nbytes
-
-    @property
-    def address(self) -> int:
-        """Where it begins, in the device's address space."""
-        _ = self.handle
-        return self._address
-
-
-class Stream(Resource):
-    """An order of copies and launches."""
-
-    def __init__(self, device: Device, handle: Handle, pointer: int) -> None:
-        super().__init__(device, Kind.STREAM, handle)
-        self._pointer = pointer
-
-    @property
-    def pointer(self) -> int:
-        """The CUstream, as other libraries (TensorRT) take it."""
-        _ = self.handle
-        return self._pointer
-
-    def synchronize(self) -> None:
-        """Wait until everything that was asked of the stream is done.
-
-        Raises:
-            DeviceError: Something of it failed.
-        """
-        self._device.synchronize_stream(self)
-
-    def wait_for(self, event: Event) -> None:
-        """Let what is asked from now on begin only after the event."""
-        self._device.stream_wait(self, event)
-
-
-class Event(Resource):
-    """A moment in a stream."""
-
-    def __init__(self, device: Device, handle: Handle) -> None:
-        super().__init__(device, Kind.EVENT, handle)
-
-    def record(self, stream: Stream) -> None:
-        """Make it the moment when all that was asked of the stream so far is done."""
-        self._device.record_event(self, stream)
-
-    def is_done(self) -> bool:
-        """Whether the moment has come."""
-        return self._device.event_is_done(self)
-
-    def synchronize(self) -> None:
-        """Wait for the moment."""
-        self._device.synchronize_event(self)
-
-    def elapsed_ms(self, since: Event) -> float:
-        """Milliseconds from another event; both must be done."""
-        return self._device.elapsed_ms(since, self)
-
-
-class Graph(Resource):
-    """Work that was captured once and is launched as a whole."""
-
-    def __init__(self, device: Device, handle: Handle) -> None:
-        super().__init__(device, Kind.GRAPH, handle)
-
-    def launch(self, stream: Stream) -> None:
-        """Ask the stream for all of it."""
-        self._device.launch_graph(self, stream)
-
-
-class Module(Resource):
-    """Compiled kernels."""
-
-    def __init__(self, device: Device, handle: Handle) -> None:
-        super().__init__(device, Kind.MODULE, handle)
-
-    def launch(
-        self,
-        name: str,
-        stream: Stream,
-        *,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        arguments: Sequence[Buffer | np.generic],
-    ) -> None:
-        """Ask the stream for one kernel.
-
-        Args:
-            name: Of an ``extern "C"`` function.
-            stream: To which it is added.
-            grid: Blocks, in x, y, z.
-            block: Threads of a block.
-            arguments: In the kernel's order: a buffer stands for its address, a NumPy scalar for
-                itself.
-
-        Raises:
-            DeviceError: There is no such kernel, or the driver refused the launch.
-        """
-        self._device.launch_kernel(self, name, stream, grid=grid, block=block, arguments=arguments)
-
+__all__ = [
+    "Array",
+    "Buffer",
+    "Device",
+    "DeviceInfo",
+    "Event",
+    "Graph",
+    "Handle",
+    "Kind",
+    "MemoryState",
+    "Module",
+    "PinnedArray",
+    "Resource",
+    "Stream",
+]
 
 Held = TypeVar("Held", bound=Resource)
+Opened = TypeVar("Opened", bound="Device")
 
 
-class Device(ABC):
+class _Thread(threading.local):
+    """What the driver's stack of contexts holds in each thread: two devices may be nested."""
+
+    innermost: Device | None = None
+
+
+_THREAD = _Thread()
+
+
+class _Call:
+    """A call of the library: by one thread, in the device's context, with errors of ours.
+
+    A class, for it is around every copy and launch: a generator takes twice as long.
+    """
+
+    __slots__ = ("_before", "_device", "_doing")
+
+    def __init__(self, device: Device, doing: str) -> None:
+        self._device = device
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        self._before = self._device.begin_call()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            # The libraries' exceptions share no base class.
+            if isinstance(error, Exception) and not isinstance(error, ModelEngineError):
+                raise self._device.translated(error, self._doing) from error
+        finally:
+            self._device.end_call(self._before)
+
+
+class Device(DeviceLibrary, ABC):
     """One device, between ``__enter__`` and ``__exit__``."""
 
     def __init__(self) -> None:
         self._info: DeviceInfo | None = None
-        self._open: list[Resource] = []
+        self._open: dict[Resource, None] = {}
         self._used = False
+        self._turn = threading.RLock()
+        self._captured: list[Resource] | None = None
 
     # ------------------------------------------------------------------ life
 
-    def __enter__(self) -> Device:
+    def __enter__(self: Opened) -> Opened:  # noqa: PYI019 - typing has Self from Python 3.11 on
         if self._used:
             raise DeviceStateError("a device is entered once; open a new one")
         self._used = True
-        with self._told("opening the device"):
+        with self._translating("opening the device"):
             self._info = self._enter()
         return self
 
@@ -257,14 +122,38 @@ class Device(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.check_entered()
+        failures: list[ModelEngineError] = []
+        with self._turn:  # another thread may be in the midst of a call: that one ends first
+            try:
+                # Youngest first: a graph before what it copies between.
+                for resource in reversed(tuple(self._open)):
+                    failures += self._freed(resource)
+            finally:
+                self._open.clear()
+                self._info = None
+                with self._translating("closing the device"):
+                    self._leave()
+        # After a failed launch the driver refuses everything: the first error is the cause.
+        if failures and error is None:
+            raise failures[0]
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the device's context current in this thread, and take it back afterwards.
+
+        For a library that expects that of its caller (TensorRT), and around many calls of this
+        module, which then need not do it one by one. A generator must not yield inside it.
+
+        Raises:
+            DeviceStateError: Outside ``with``, or another thread is using the device.
+        """
+        self.check_entered()
+        before = self.begin_call()
         try:
-            # Youngest first: a graph before what it copies between.
-            while self._open:
-                self._open[-1].free()
+            yield
         finally:
-            self._open.clear()
-            self._info = None
-            self._leave()
+            self.end_call(before)
 
     def check_entered(self) -> DeviceInfo:
         """Return what the device is.
@@ -283,7 +172,7 @@ class Device(ABC):
 
     def open_resources(self) -> Mapping[Kind, int]:
         """How many of each kind are open; nothing is left out, so that tests can count leaks."""
-        counts = Counter(resource._kind for resource in self._open)  # noqa: SLF001 - of this module
+        counts = Counter(resource.kind for resource in self._open)
         return {kind: counts[kind] for kind in Kind}
 
     def memory(self) -> MemoryState:
@@ -303,10 +192,14 @@ class Device(ABC):
 
         Raises:
             OutOfDeviceMemoryError: There is not so much.
+            DeviceStateError: The array would have no bytes, or hold objects.
         """
-        self.check_entered()
+        self._check_takable()
+        wanted = np.dtype(dtype)
+        if wanted.hasobject or min(shape, default=1) < 1 or not wanted.itemsize:
+            raise DeviceStateError(f"no pinned array of {wanted} has shape {tuple(shape)}")
         with self._told("taking pinned memory"):
-            handle, array = self._take_pinned(tuple(shape), np.dtype(dtype))
+            handle, array = self._take_pinned(tuple(shape), wanted)
         return self._keep(PinnedArray(self, handle, array))
 
     def allocate(self, nbytes: int) -> Buffer:
@@ -316,7 +209,7 @@ class Device(ABC):
             OutOfDeviceMemoryError: There is not so much.
             DeviceStateError: ``nbytes`` is less than 1.
         """
-        self.check_entered()
+        self._check_takable()
         if nbytes < 1:
             raise DeviceStateError(f"a buffer has at least 1 byte, not {nbytes}")
         with self._told(f"allocating {nbytes} bytes"):
@@ -325,14 +218,14 @@ class Device(ABC):
 
     def stream(self) -> Stream:
         """Open a stream that waits for no other one."""
-        self.check_entered()
+        self._check_takable()
         with self._told("opening a stream"):
             handle, pointer = self._open_stream()
         return self._keep(Stream(self, handle, pointer))
 
     def event(self, *, timing: bool = False) -> Event:
         """Open an event; one that measures time costs a little more."""
-        self.check_entered()
+        self._check_takable()
         with self._told("opening an event"):
             handle = self._open_event(timing=timing)
         return self._keep(Event(self, handle))
@@ -343,23 +236,38 @@ class Device(ABC):
         Args:
             stream: To which ``work`` adds copies and launches; all memory must have been taken
                 before.
-            work: Called once. It must not wait for anything.
+            work: Called once. It must not wait for anything, nor take or free anything, and copies
+                only from and to pinned arrays, which each launch reads and writes again.
 
         Raises:
-            DeviceError: Something in it cannot be captured; the stream can be used again.
+            DeviceStateError: ``work`` did one of these things of this device.
+            DeviceError: Something in it cannot be captured. After any error, also one that
+                ``work`` raises, the stream can be used again.
         """
-        self.check_entered()
-        with self._told("capturing a graph"):
-            handle = self._capture(stream.handle, work)
-        return self._keep(Graph(self, handle))
+        self._check_takable()
+        with self.current():
+            with self._told("capturing a graph"):
+                self._begin_capture(stream.handle)
+            uses = self._captured = []
+            try:
+                work()
+            except BaseException:
+                with self._told("giving up a capture"):
+                    self._drop_capture(stream.handle)
+                raise
+            finally:
+                self._captured = None
+            with self._told("capturing a graph"):
+                handle = self._end_capture(stream.handle)
+        return self._keep(Graph(self, handle, uses))
 
     def load_module(self, image: bytes) -> Module:
-        """Load kernels: PTX text or a cubin for this device.
+        """Load kernels: PTX text or a cubin for this device; a shared object for the host.
 
         Raises:
             DeviceError: It is none, or none for this device.
         """
-        self.check_entered()
+        self._check_takable()
         with self._told("loading kernels"):
             handle = self._load_module(image)
         return self._keep(Module(self, handle))
@@ -376,6 +284,7 @@ class Device(ABC):
             DeviceStateError: The array does not fit, or is not contiguous.
         """
         address = self._place(buffer, array, offset)
+        self._note_copy(buffer, array)
         with self._told("copying to the device"):
             self._copy_in(address, array, stream.handle)
 
@@ -383,14 +292,18 @@ class Device(ABC):
         """Ask for a copy of a buffer, ``offset`` bytes from its start, into a contiguous array.
 
         Raises:
-            DeviceStateError: The array does not fit, or is not contiguous.
+            DeviceStateError: The array does not fit, is not contiguous, or may not be written to.
         """
         address = self._place(buffer, array, offset)
+        if not array.flags.writeable:
+            raise DeviceStateError("the array may only be read")
+        self._note_copy(buffer, array)
         with self._told("copying from the device"):
             self._copy_out(array, address, stream.handle)
 
     def synchronize_stream(self, stream: Stream) -> None:
         """See ``Stream.synchronize``."""
+        self._check_not_capturing("wait")
         with self._told("waiting for a stream"):
             self._synchronize_stream(stream.handle)
 
@@ -411,6 +324,7 @@ class Device(ABC):
 
     def synchronize_event(self, event: Event) -> None:
         """See ``Event.synchronize``."""
+        self._check_not_capturing("wait")
         with self._told("waiting for an event"):
             self._synchronize_event(event.handle)
 
@@ -435,9 +349,8 @@ class Device(ABC):
         arguments: Sequence[Buffer | np.generic],
     ) -> None:
         """See ``Module.launch``."""
-        values = [
-            np.uint64(each.address) if isinstance(each, Buffer) else each for each in arguments
-        ]
+        values = [_argument(each) for each in arguments]
+        self._note(module, *(each for each in arguments if isinstance(each, Buffer)))
         with self._told(f"launching {name}"):
             self._launch_kernel(
                 module.handle, name, stream.handle, grid=grid, block=block, arguments=values
@@ -447,7 +360,8 @@ class Device(ABC):
 
     def forget(self, resource: Resource) -> None:
         """A resource is being freed."""
-        self._open.remove(resource)
+        self._check_not_capturing("free")
+        del self._open[resource]
 
     def free_handle(self, kind: Kind, handle: Handle) -> None:
         """Free what stands behind a resource."""
@@ -455,8 +369,38 @@ class Device(ABC):
             self._free(kind, handle)
 
     def _keep(self, resource: Held) -> Held:
-        self._open.append(resource)
+        self._open[resource] = None
         return resource
+
+    @staticmethod
+    def _freed(resource: Resource) -> list[ModelEngineError]:
+        try:
+            resource.free()
+        except ModelEngineError as failure:
+            return [failure]
+        return []
+
+    def _note_copy(self, buffer: Buffer, array: Array) -> None:
+        """Note what a captured copy is between: a graph must not outlive it unseen."""
+        if self._captured is None:
+            return
+        for each in self._open:
+            if isinstance(each, PinnedArray) and np.may_share_memory(each.array, array):
+                self._note(buffer, each)
+                return
+        raise DeviceStateError("a captured copy is from or to a pinned array, and this is none")
+
+    def _note(self, *uses: Resource) -> None:
+        if self._captured is not None:
+            self._captured.extend(uses)
+
+    def _check_takable(self) -> None:
+        self.check_entered()
+        self._check_not_capturing("take")
+
+    def _check_not_capturing(self, doing: str) -> None:
+        if self._captured is not None and _THREAD.innermost is self:
+            raise DeviceStateError(f"work that is captured must not {doing} anything")
 
     def _place(self, buffer: Buffer, array: Array, offset: int) -> int:
         if not array.flags.c_contiguous:
@@ -467,8 +411,41 @@ class Device(ABC):
             )
         return buffer.address + offset
 
+    def begin_call(self) -> Device | None:
+        """Take the device for this thread and make it current; return which one was before."""
+        if not self._turn.acquire(blocking=False):
+            raise DeviceStateError("another thread is using this device; one at a time may")
+        before = _THREAD.innermost
+        if before is self:
+            return before
+        try:
+            with self._translating("making the device current"):
+                self._push()
+        except BaseException:
+            self._turn.release()
+            raise
+        _THREAD.innermost = self
+        return before
+
+    def end_call(self, before: Device | None) -> None:
+        """Undo ``begin_call``, which returned ``before``."""
+        try:
+            if before is not self:
+                _THREAD.innermost = before
+                with self._translating("leaving the device's context"):
+                    self._pop()
+        finally:
+            self._turn.release()
+
+    def translated(self, error: Exception, doing: str) -> DeviceError:
+        """A library's exception as one of ours."""
+        return self._translated(error, doing)
+
+    def _told(self, doing: str) -> _Call:
+        return _Call(self, doing)
+
     @contextmanager
-    def _told(self, doing: str) -> Iterator[None]:
+    def _translating(self, doing: str) -> Iterator[None]:
         """Foreign exceptions become ours."""
         try:
             yield
@@ -478,84 +455,9 @@ class Device(ABC):
         except Exception as error:
             raise self._translated(error, doing) from error
 
-    # ------------------------------------------------------ what a library does
 
-    @abstractmethod
-    def _enter(self) -> DeviceInfo:
-        """Open the device; what was taken before a failure is given back by ``_enter`` itself."""
-
-    @abstractmethod
-    def _leave(self) -> None:
-        """Close the device; all resources are freed."""
-
-    @abstractmethod
-    def _translated(self, error: Exception, doing: str) -> DeviceError:
-        """The library's exception as one of ours; running out of memory has its own."""
-
-    @abstractmethod
-    def _memory(self) -> MemoryState: ...
-
-    @abstractmethod
-    def _take_pinned(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> tuple[Handle, Array]: ...
-
-    @abstractmethod
-    def _allocate(self, nbytes: int) -> tuple[Handle, int]:
-        """Return handle and address."""
-
-    @abstractmethod
-    def _open_stream(self) -> tuple[Handle, int]:
-        """Return handle and CUstream."""
-
-    @abstractmethod
-    def _open_event(self, *, timing: bool) -> Handle: ...
-
-    @abstractmethod
-    def _capture(self, stream: Handle, work: Callable[[], None]) -> Handle:
-        """Capture in thread-local mode and instantiate; end the capture whatever ``work`` does."""
-
-    @abstractmethod
-    def _load_module(self, image: bytes) -> Handle: ...
-
-    @abstractmethod
-    def _free(self, kind: Kind, handle: Handle) -> None: ...
-
-    @abstractmethod
-    def _copy_in(self, address: int, array: Array, stream: Handle) -> None: ...
-
-    @abstractmethod
-    def _copy_out(self, array: Array, address: int, stream: Handle) -> None: ...
-
-    @abstractmethod
-    def _synchronize_stream(self, stream: Handle) -> None: ...
-
-    @abstractmethod
-    def _stream_wait(self, stream: Handle, event: Handle) -> None: ...
-
-    @abstractmethod
-    def _record_event(self, event: Handle, stream: Handle) -> None: ...
-
-    @abstractmethod
-    def _event_is_done(self, event: Handle) -> bool: ...
-
-    @abstractmethod
-    def _synchronize_event(self, event: Handle) -> None: ...
-
-    @abstractmethod
-    def _elapsed_ms(self, first: Handle, second: Handle) -> float: ...
-
-    @abstractmethod
-    def _launch_graph(self, graph: Handle, stream: Handle) -> None: ...
-
-    @abstractmethod
-    def _launch_kernel(
-        self,
-        module: Handle,
-        name: str,
-        stream: Handle,
-        *,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        arguments: Sequence[np.generic],
-    ) -> None: ...
+def _argument(value: Buffer | np.generic) -> np.generic:
+    if isinstance(value, Buffer):
+        return np.uint64(value.address)
+    # To pycuda a bool is no number; the device reads the same byte.
+    return np.uint8(value) if isinstance(value, np.bool_) else value

@@ -52,15 +52,7 @@ def resample_in_plane(picture: Picture, step: ResampleInPlane) -> Picture:
     Raises:
         UnfitImagesError: GEOMETRY_MISSING: the image has no usable pixel spacing.
     """
-    if picture.spacing_mm is None:
-        raise UnfitImagesError(
-            ImageFault.GEOMETRY_MISSING, "PixelSpacing is missing or is no usable number"
-        )
-    size = zip(picture.values.shape, picture.spacing_mm, (step.rows, step.columns), strict=True)
-    rows, columns = (
-        Axis(pixels=pixels, spacing=mm, cells=cells, cell=step.pixel_mm, repeats_edge=False)
-        for pixels, mm, cells in size
-    )
+    rows, columns = axes_in_plane(picture, step)
     values = _on_plane(picture.values, rows, columns, step.method, fill=step.fill - picture.minus)
     if picture.minus:
         values += np.float32(picture.minus)
@@ -73,24 +65,42 @@ def resample_in_plane(picture: Picture, step: ResampleInPlane) -> Picture:
     )
 
 
+def axes_in_plane(picture: Picture, step: ResampleInPlane) -> tuple[Axis, Axis]:
+    """Rows and columns of the picture and of the step's grid.
+
+    Raises:
+        UnfitImagesError: GEOMETRY_MISSING: the image has no usable pixel spacing.
+    """
+    if picture.spacing_mm is None:
+        raise UnfitImagesError(
+            ImageFault.GEOMETRY_MISSING, "PixelSpacing is missing or is no usable number"
+        )
+    size = zip(picture.values.shape, picture.spacing_mm, (step.rows, step.columns), strict=True)
+    rows, columns = (
+        Axis(pixels=pixels, spacing=mm, cells=cells, cell=step.pixel_mm, repeats_edge=False)
+        for pixels, mm, cells in size
+    )
+    return rows, columns
+
+
 def resize(picture: Picture, step: Resize) -> Picture:
     """Stretches to the step's size."""
     values = _stretched(picture.values, step.rows, step.columns, step.method)
     return replace(
-        picture, values=values, padding=None, spacing_mm=_new_spacing(picture, values.shape)
+        picture, values=values, padding=None, spacing_mm=new_spacing(picture, values.shape)
     )
 
 
 def letterbox(picture: Picture, step: Letterbox) -> Picture:
     """The largest picture of the same proportions in the middle of the step's frame."""
-    rows, columns = _largest_inside(picture, step)
+    rows, columns = largest_inside(picture, step)
     top, left = (step.rows - rows) // 2, (step.columns - columns) // 2
     framed = np.full((step.rows, step.columns), step.fill, dtype=np.float32)
     framed[top : top + rows, left : left + columns] = _stretched(
         picture.values, rows, columns, step.method
     )
     return replace(
-        picture, values=framed, padding=None, spacing_mm=_new_spacing(picture, (rows, columns))
+        picture, values=framed, padding=None, spacing_mm=new_spacing(picture, (rows, columns))
     )
 
 
@@ -115,14 +125,16 @@ def resample_stack(stack: Stack, step: ResampleStack) -> Stack:
     return Stack(values=_in_space(stack.values, axes, step.method), spacing_mm=spacing)
 
 
-def _new_spacing(picture: Picture, shape: Sequence[int]) -> tuple[float, float] | None:
+def new_spacing(picture: Picture, shape: Sequence[int]) -> tuple[float, float] | None:
+    """Between rows and columns, once the picture is stretched to a shape."""
     if picture.spacing_mm is None:
         return None
     (row_mm, column_mm), (rows, columns) = picture.spacing_mm, picture.values.shape
     return row_mm * rows / shape[0], column_mm * columns / shape[1]
 
 
-def _largest_inside(picture: Picture, step: Letterbox) -> tuple[int, int]:
+def largest_inside(picture: Picture, step: Letterbox) -> tuple[int, int]:
+    """Rows and columns of the largest picture of the same proportions in the step's frame."""
     row_mm, column_mm = picture.spacing_mm or (1.0, 1.0)
     height, width = picture.values.shape[0] * row_mm, picture.values.shape[1] * column_mm
     scale = min(step.rows / height, step.columns / width)
@@ -137,7 +149,7 @@ def _three(numbers: Iterable[float]) -> tuple[float, float, float]:
 
 def _axes_of_shape(stack: Stack, shape: Sequence[int]) -> list[Axis]:
     sizes = zip(stack.values.shape, shape, strict=True)
-    return [_stretch(pixels, cells) for pixels, cells in sizes]
+    return [stretch(pixels, cells) for pixels, cells in sizes]
 
 
 def _axes_of_spacing(stack: Stack, step: ResampleStack) -> list[Axis]:
@@ -158,13 +170,14 @@ def _axes_of_spacing(stack: Stack, step: ResampleStack) -> list[Axis]:
     ]
 
 
-def _stretch(pixels: int, cells: int) -> Axis:
+def stretch(pixels: int, cells: int) -> Axis:
+    """As many cells over the same extent."""
     return Axis(pixels=pixels, spacing=1.0, cells=cells, cell=pixels / cells, repeats_edge=True)
 
 
 def _stretched(values: Float32, rows: int, columns: int, method: Method) -> Float32:
     height, width = values.shape
-    return _on_plane(values, _stretch(height, rows), _stretch(width, columns), method)
+    return _on_plane(values, stretch(height, rows), stretch(width, columns), method)
 
 
 def _on_plane(
@@ -189,10 +202,10 @@ def _weighted(values: Float32, rows: Axis, columns: Axis, method: Method) -> Flo
     turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in values.strides)
     values = values[turned]
     between = np.empty((rows.cells, columns.pixels), dtype=np.float32)
-    for cells, pixels, weights in _blocks(rows, method):
+    for cells, pixels, weights in blocks_of(rows, method):
         np.matmul(weights, values[pixels], out=between[cells])
     plane = np.empty((rows.cells, columns.cells), dtype=np.float32)
-    for cells, pixels, weights in _blocks(columns, method):
+    for cells, pixels, weights in blocks_of(columns, method):
         np.matmul(between[:, pixels], weights.T, out=plane[:, cells])
     return plane[turned]
 
@@ -213,13 +226,13 @@ def _in_space(values: Float32, axes: Sequence[Axis], method: Method) -> Float32:
 def _along_slices(values: Float32, axis: Axis, method: Method) -> Float32:
     flat = np.ascontiguousarray(values).reshape(axis.pixels, -1)
     new = np.empty((axis.cells, flat.shape[1]), dtype=np.float32)
-    for cells, pixels, weights in _blocks(axis, method):
+    for cells, pixels, weights in blocks_of(axis, method):
         np.matmul(weights, flat[pixels], out=new[cells])
     return new.reshape(axis.cells, *values.shape[1:])
 
 
 def _nearest(values: Float32, axes: Sequence[Axis], fill: float) -> Float32:
-    places, inside = zip(*map(_nearest_pixels, axes), strict=True)
+    places, inside = zip(*map(nearest_pixels, axes), strict=True)
     new: Float32 = values[np.ix_(*places)]
     for number, is_inside in enumerate(inside):
         if not is_inside.all():
@@ -228,13 +241,15 @@ def _nearest(values: Float32, axes: Sequence[Axis], fill: float) -> Float32:
 
 
 @lru_cache(maxsize=64)
-def _nearest_pixels(axis: Axis) -> tuple[npt.NDArray[np.intp], Mask]:
+def nearest_pixels(axis: Axis) -> tuple[npt.NDArray[np.intp], Mask]:
+    """For each cell the pixel whose centre is nearest, and whether that is on the old grid."""
     places, is_inside = _places(axis, np.arange(axis.cells))
     return np.floor(places + 0.5 + ROUNDING).clip(0, axis.pixels - 1).astype(np.intp), is_inside
 
 
 @lru_cache(maxsize=64)
-def _blocks(axis: Axis, method: Method) -> tuple[Block, ...]:
+def blocks_of(axis: Axis, method: Method) -> tuple[Block, ...]:
+    """What each pixel weighs in each cell, by ``area`` or ``linear``."""
     weigh = _area_block if method == "area" else _linear_block
     starts = range(0, axis.cells, BLOCK_CELLS)
     return tuple(weigh(axis, start, min(start + BLOCK_CELLS, axis.cells)) for start in starts)

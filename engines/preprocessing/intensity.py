@@ -30,18 +30,24 @@ class Line(NamedTuple):
         """One value mapped."""
         return min(max((value - self.base) * self.factor + self.offset, self.ends[0]), self.ends[1])
 
+    def in_float32(self) -> tuple[np.float32, np.float32, np.float32]:
+        """Base, factor and offset; what the base lost in float32 comes back with the offset."""
+        base = np.float32(self.base)
+        offset = np.float32(self.offset - (self.base - float(base)) * self.factor)
+        return base, np.float32(self.factor), offset
+
 
 NO_CONTRAST = Line(base=0.0, factor=0.0)
 
 
 def scale_picture(picture: Picture, step: ScaleRange) -> Picture:
     """The step's source becomes its target."""
-    return _picture_mapped(picture, _range_line(step))
+    return _picture_mapped(picture, range_line(step))
 
 
 def scale_stack(stack: Stack, step: ScaleRange) -> Stack:
     """The step's source becomes its target."""
-    return replace(stack, values=_mapped(stack.values, _range_line(step)))
+    return replace(stack, values=_mapped(stack.values, range_line(step)))
 
 
 def normalise_picture_by_percentiles(picture: Picture, step: PercentileNormalise) -> Picture:
@@ -90,11 +96,9 @@ def _picture_mapped(picture: Picture, line: Line) -> Picture:
 def _mapped(values: Float32, line: Line) -> Float32:
     if line.factor == 0.0:
         return np.zeros(values.shape, dtype=np.float32)
-    base = np.float32(line.base)
-    # What the base lost in float32 comes back with the offset.
-    offset = np.float32(line.offset - (line.base - float(base)) * line.factor)
+    base, factor, offset = line.in_float32()
     mapped = np.subtract(values, base)
-    mapped *= np.float32(line.factor)
+    mapped *= factor
     if offset:
         mapped += offset
     if math.isfinite(line.ends[0]):
@@ -102,7 +106,8 @@ def _mapped(values: Float32, line: Line) -> Float32:
     return mapped
 
 
-def _range_line(step: ScaleRange) -> Line:
+def range_line(step: ScaleRange) -> Line:
+    """Return the map from the step's source to its target."""
     (low, high), (bottom, top) = step.source, step.target
     factor = (top - bottom) / max(high - low, LEAST_CONTRAST)
     if step.clip:

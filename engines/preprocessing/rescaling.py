@@ -36,7 +36,7 @@ def rescale(image: StoredImage, step: Rescale, *, minus: float = 0.0) -> Picture
     Raises:
         UnfitImagesError: PIXEL_FORMAT: pixels and header contradict each other.
     """
-    extremes = _extremes(image)
+    extremes = extremes_of(image)
     values = _rescaled(image.pixels, image.slope, image.intercept - minus)
     padding = _padding(image)
     if padding is not None:
@@ -47,7 +47,7 @@ def rescale(image: StoredImage, step: Rescale, *, minus: float = 0.0) -> Picture
         extremes=extremes,
         is_monochrome1=image.is_monochrome1,
         padding=padding if image.is_monochrome1 else None,
-        spacing_mm=_usable_spacing(image.spacing_mm),
+        spacing_mm=usable_spacing(image.spacing_mm),
         turn=image.turn,
         position_mm=usable_position(image.position_mm),
         thickness_mm=image.thickness_mm,
@@ -69,7 +69,7 @@ def rescale_in_place(image: StoredImage, step: Rescale) -> Int16 | None:
     Raises:
         UnfitImagesError: PIXEL_FORMAT: pixels and header contradict each other.
     """
-    extremes = _extremes(image)
+    extremes = extremes_of(image)
     factors = (image.slope, image.intercept, step.padding)
     if image.pixels.dtype.itemsize != 2 or not all(map(float.is_integer, factors)):  # noqa: PLR2004 - bytes
         return None
@@ -114,7 +114,12 @@ def invert_monochrome1(picture: Picture, _step: InvertMonochrome1) -> Picture:
     return replace(picture, values=values, is_monochrome1=False, padding=None)
 
 
-def _extremes(image: StoredImage) -> tuple[float, float]:
+def extremes_of(image: StoredImage) -> tuple[float, float]:
+    """Return the lowest and highest value that the stored bits can express, rescaled.
+
+    Raises:
+        UnfitImagesError: PIXEL_FORMAT: pixels and header contradict each other.
+    """
     if image.pixels.ndim != 2 or not image.pixels.size:  # noqa: PLR2004 - (rows, columns)
         raise _pixel_format("pixels are not rows and columns")
     if not 1 <= image.bits_stored <= image.pixels.dtype.itemsize * 8:
@@ -136,13 +141,18 @@ def _pixel_format(text: str) -> UnfitImagesError:
     return UnfitImagesError(ImageFault.PIXEL_FORMAT, f"{text}: look at what the device sends")
 
 
-def _rescaled(pixels: StoredPixels, slope: float, intercept: float) -> Float32:
-    """In float32 where that is exact, as it is for nearly every CT; else by way of float64."""
+def is_exact_in_float32(pixels: StoredPixels, slope: float, intercept: float) -> bool:
+    """Whether no value of the pixels' type is rounded when it is rescaled in float32."""
     # Both are multiples of 1/parts, and so is every result.
     parts = max(float(number).as_integer_ratio()[1] for number in (slope, intercept))
     largest = 1 << 8 * pixels.dtype.itemsize
     reach = abs(slope) * largest + abs(intercept)
-    if parts > EXACT_IN_FLOAT32 or reach * parts > EXACT_IN_FLOAT32:
+    return parts <= EXACT_IN_FLOAT32 and reach * parts <= EXACT_IN_FLOAT32
+
+
+def _rescaled(pixels: StoredPixels, slope: float, intercept: float) -> Float32:
+    """In float32 where that is exact, as it is for nearly every CT; else by way of float64."""
+    if not is_exact_in_float32(pixels, slope, intercept):
         wide = np.multiply(pixels, slope, dtype=np.float64)
         wide += intercept
         return wide.astype(np.float32)
@@ -155,6 +165,16 @@ def _rescaled(pixels: StoredPixels, slope: float, intercept: float) -> Float32:
 
 
 def _padding(image: StoredImage) -> Mask | None:
+    padding = padding_range(image)
+    return None if padding is None else padding.mask(image.pixels)
+
+
+def padding_range(image: StoredImage) -> PaddingRange | None:
+    """Return which stored values are padding.
+
+    Raises:
+        UnfitImagesError: PIXEL_FORMAT: all that the stored bits can express.
+    """
     if image.padding is None:
         return None
     padding = PaddingRange.of(image.padding, image.padding_limit, image.pixels)
@@ -162,10 +182,11 @@ def _padding(image: StoredImage) -> Mask | None:
     if padding.low <= lowest and highest <= padding.high:
         # Taken at its word, the image would be empty, and nothing in it could be found.
         raise _pixel_format("PixelPaddingRangeLimit leaves no value that is not padding")
-    return padding.mask(image.pixels)
+    return padding
 
 
-def _usable_spacing(spacing_mm: tuple[float, float] | None) -> tuple[float, float] | None:
+def usable_spacing(spacing_mm: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the spacing, or None where it is none that can be."""
     low, high = USABLE_SPACING_MM
     if spacing_mm is None or not all(low <= spacing <= high for spacing in spacing_mm):
         return None

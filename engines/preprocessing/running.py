@@ -116,7 +116,7 @@ def prepare(image: StoredImage, steps: Sequence[PreprocessStep]) -> Picture:
     """
     parts = parts_of(steps)
     stored = parts[Part.STORED][0]
-    picture = STORED[type(stored)](image, stored, minus=_fill_ahead(parts[Part.IMAGE]))
+    picture = STORED[type(stored)](image, stored, minus=fill_ahead(parts[Part.IMAGE]))
     for step in parts[Part.IMAGE]:
         picture = IMAGE[type(step)](picture, step)
     return replace(picture, values=_owned(picture.values), padding=None)
@@ -296,7 +296,7 @@ def items_input(
     return _laid_out(made[places.start : places.stop], layout)
 
 
-def _fill_ahead(steps: Sequence[PreprocessStep]) -> float:
+def fill_ahead(steps: Sequence[PreprocessStep]) -> float:
     """What the next grid fills with, if nothing before it looks at values.
 
     The rescale takes it off at no cost; a grid of the nearest pixels does not ask for it.

@@ -65,6 +65,7 @@ BIRTH = BirthEvent(
     python=Version(major=3, minor=11, patch=2),
     architecture=Architecture.X86_64,
     backends=(EngineBackend.ONNXRUNTIME_CPU,),
+    in_place_of=(),
     models=(MODEL,),
 )
 
@@ -394,7 +395,7 @@ model = ModelRef(name="head_ct_hyperdense", version=one)
 guard = EgressGuard(EgressPolicy(device_id="d41d8cd98f00", models=frozenset({model})))
 birth = BirthEvent(
     hour_wall_us=0, clock_synced=True, boot_counter=0, software=one, python=one,
-    architecture=Architecture.OTHER, backends=(), models=(),
+    architecture=Architecture.OTHER, backends=(), in_place_of=(), models=(),
 )
 with Ledger(folder / "ledger") as ledger, \\
      Outbox(folder / "telemetry" / "outbox.db", guard=guard) as outbox, \\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -33,10 +34,18 @@ def describe_machine() -> Machine:
         memory_mb=int(_field(Path("/proc/meminfo"), "MemTotal").split()[0]) * 1024 // 1_000_000,
         kernel=platform.release(),
         python=platform.python_version(),
-        onnxruntime=importlib.metadata.version("onnxruntime"),
+        onnxruntime=_onnxruntime(),
         release=importlib.metadata.version("edge-triage"),
         load_average=os.getloadavg(),
     )
+
+
+def _onnxruntime() -> str:
+    """Of either distribution: both install the same package, and the one for a GPU wins."""
+    for name, words in (("onnxruntime-gpu", " (GPU)"), ("onnxruntime", "")):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name) + words
+    return "not installed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

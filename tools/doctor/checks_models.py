@@ -12,20 +12,22 @@ from edge_runtime.config.settings import Settings
 from edge_runtime.errors import SettingsError, StoreError
 from edge_runtime.governance.errors import AuditDamagedError
 from edge_runtime.model.model_package import IN_USE, PackageState
+from edge_runtime.pipeline.models import preference_of
 from edge_runtime.pipeline.packages import find_packages
 from edge_runtime.process import database_path, models_path
 from edge_runtime.store.model_packages import StoredPackage, list_packages
-from engines.backends import Backend, open_engine
-from engines.contract import EngineOptions
+from engines.choosing import PassedOver
 from engines.errors import (
+    EngineError,
+    EngineNotBuiltError,
     EngineUnavailableError,
     ModelEngineError,
     PackageError,
     PackageIntegrityError,
-    ParityError,
 )
+from engines.going_live import open_live
 from engines.loading import LoadedPackage, load_package
-from engines.parity import check_parity
+from tools.doctor.checks_engines import options_without_building
 from tools.doctor.findings import Check, Context, Finding, failed, fine, warning, worst
 from tools.doctor.own_chain import read_device_chain
 from tools.doctor.own_device import is_visible, read_database
@@ -153,31 +155,53 @@ def _check_package(path: Path, context: Context) -> Finding:
 
 
 def _prove(package: LoadedPackage, settings: Settings) -> Finding:
-    """Run the golden inputs on this machine's engine."""
-    options = EngineOptions(intra_op_threads=settings.engine.threads)
+    """Run the golden inputs on the engine that the worker would take; nothing is built for it."""
     name = f"{package.manifest.name} {package.manifest.version}"
+    preference = preference_of(settings.engine)
+    options = options_without_building(settings)
     try:
-        backend = Backend(settings.engine.backend.value)
-        with open_engine(backend, package.model, options) as engine:
-            report = check_parity(engine, package)
+        with open_live(package, preference, options, keeps_proof=False) as live:
+            backend = live.engine.metadata.backend
+            deviation = live.parity.max_absolute
     except EngineUnavailableError as error:
         return failed(
-            f"engine.backend cannot be used here: {error}",
-            f"`pip install {settings.engine.backend.value}`, or choose another engine.backend",
+            f"engine.preference cannot be met here: {error}",
+            "install what is missing, or choose other engines in engine.preference; "
+            "`edge-triage engines list` shows what this machine has",
         )
-    except ParityError as error:
-        return failed(
-            f"this machine does not reproduce {name}; every analysis by it would fail: {error}",
-            f"choose another engine.backend, reinstall {settings.engine.backend.value} in a "
-            f"version that edge-triage allows, or take {package.folder.name} out of "
-            "models.packages",
-        )
-    except ModelEngineError as error:
+    except EngineNotBuiltError as error:
+        return _judge_not_built(name, error, settings)
+    except PackageError as error:
         return failed(
             f"{name} cannot be run; every analysis by it would fail: {error}",
             f"install {package.folder.name} again, or another release of it",
         )
-    return fine(
-        f"{name} reproduces its golden outputs on {settings.engine.backend.value} "
-        f"(largest deviation {report.max_absolute:.2g})"
+    except EngineError as error:
+        return failed(
+            f"this machine does not run {name}; every analysis by it would fail: {error}",
+            "choose other engines in engine.preference, reinstall the library in a version that "
+            f"edge-triage allows, or take {package.folder.name} out of models.packages",
+        )
+    found = fine(
+        f"{name} reproduces its golden outputs on {backend.value} (largest deviation "
+        f"{deviation:.2g})"
+    )
+    return worst([found, *(_judge_passed_over(name, each) for each in live.passed_over)])
+
+
+def _judge_not_built(name: str, error: EngineNotBuiltError, settings: Settings) -> Finding:
+    found = f"{name} has no engine on this device yet: {error}"
+    if settings.engine.gpu.build:
+        return warning(
+            found,
+            "the worker builds it when it starts, which takes minutes; `edge-triage engines build` "
+            "does it ahead",
+        )
+    return failed(found, "`edge-triage engines build`, or let the worker do it: engine.gpu.build")
+
+
+def _judge_passed_over(name: str, each: PassedOver) -> Finding:
+    return warning(
+        f"{each.backend.value} is preferred for {name} and cannot run it: {each.detail}",
+        f"mend that, or take {each.backend.value} out of engine.preference",
     )

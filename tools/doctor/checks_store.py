@@ -48,6 +48,14 @@ ALARMS: Mapping[AlarmCode, Advice] = MappingProxyType(
             meaning="the disk is almost full, and no study may leave to make room",
             remedy="see the check 'retention'",
         ),
+        AlarmCode.ENGINE_FALLBACK: Advice(
+            meaning="models that do not run on the engine preferred here",
+            remedy="see the check 'engines'",
+        ),
+        AlarmCode.ENGINE_MISSING: Advice(
+            meaning="models that no engine runs",
+            remedy="see the check 'engines'",
+        ),
         AlarmCode.FILE_MISSING: Advice(
             meaning="stored files that are not in the spool any more",
             remedy="find out who removes files below device.state_dir/spool, and send these "

@@ -8,6 +8,7 @@ from tools.doctor.checks_callers import check_callers
 from tools.doctor.checks_certificates import check_node_certificates
 from tools.doctor.checks_codecs import codec_checks
 from tools.doctor.checks_encryption import check_encryption
+from tools.doctor.checks_engines import check_engines
 from tools.doctor.checks_host import check_clock, check_limits, check_python, check_sqlite
 from tools.doctor.checks_models import check_audit, check_models, model_checks
 from tools.doctor.checks_pacs import check_forward_pacs, check_report_pacs
@@ -34,6 +35,7 @@ CHECKS = (
     Check("encryption", check_encryption),
     *codec_checks(),
     Check("models", check_models),
+    Check("engines", check_engines),
     Check("database", check_database),
     Check("processes", check_processes),
     Check("alarms", check_alarms),

@@ -11,6 +11,7 @@ from tools.models.new import new
 from tools.models.schema import schema
 from tools.models.sealing import evaluate, seal
 from tools.models.verify import verify
+from tools.quantise.command import quantise
 
 app = typer.Typer(help="Install, approve and use model packages.", no_args_is_help=True)
 app.command("list")(list_models)
@@ -22,6 +23,7 @@ app.command("rollback")(rollback)
 app.command("retire")(retire)
 app.command("verify")(verify)
 app.command("new")(new)
+app.command("quantise")(quantise)
 app.command("evaluate")(evaluate)
 app.command("seal")(seal)
 app.command("schema")(schema)

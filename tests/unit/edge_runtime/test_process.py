@@ -192,6 +192,21 @@ def test_a_pulse_beats_no_more_often_than_its_interval(heard: _Heard) -> None:
     assert heard.heard() == [Notice.ALIVE]
 
 
+def test_what_takes_long_before_a_process_is_ready_asks_for_time(heard: _Heard) -> None:
+    heard.pulse.starting()
+    heard.pulse.starting()
+    assert heard.heard() == [Notice.STARTING]
+
+
+def test_what_takes_long_once_a_process_was_ready_is_a_sign_of_life(heard: _Heard) -> None:
+    """A watchdog minds silence, and an engine may be built for a package that came later."""
+    heard.pulse.ready()
+    heard.heard()
+    heard.clock.advance(2.0)
+    heard.pulse.starting()
+    assert heard.heard() == [Notice.ALIVE]
+
+
 def test_a_pulse_is_recorded_for_people(heard: _Heard) -> None:
     started_us = heard.clock.now().wall_us
     heard.pulse.ready()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,12 +13,14 @@ import onnx
 import onnxruntime  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from onnx import TensorProto, external_data_helper, helper
+from simulators.fake_cuda.building import build_fake_cuda, why_not
 
 import engines
 from engines.backends import open_engine
 from engines.checksums import VerifiedFile
 from engines.contract import Backend, EngineOptions
 from engines.errors import EngineLoadError, EngineUnavailableError
+from engines.onnxruntime_engine import PROVIDERS
 
 ModelFile = Callable[[onnx.ModelProto], VerifiedFile]
 
@@ -43,10 +46,10 @@ def convolutional_model() -> onnx.ModelProto:
     "options",
     [
         EngineOptions(),
-        EngineOptions(memory_arena=True),
+        EngineOptions(memory_arena=False),
         EngineOptions(spinning=True, intra_op_threads=2),
     ],
-    ids=["default", "arena", "spinning"],
+    ids=["default", "no arena", "spinning"],
 )
 def test_it_gives_what_bare_onnxruntime_gives(
     model_file: ModelFile, options: EngineOptions
@@ -154,7 +157,7 @@ def test_it_starts_no_more_threads_than_it_was_allowed(model_file: ModelFile) ->
         assert threads() <= before + 2
 
 
-def test_only_its_adapter_imports_onnxruntime_and_only_the_checks_import_onnx() -> None:
+def test_only_its_adapter_imports_onnxruntime_and_few_import_onnx() -> None:
     importers: dict[str, set[str]] = {"onnxruntime": set(), "onnx": set()}
     root = Path(engines.__file__).parent
     for path in root.rglob("*.py"):
@@ -164,7 +167,9 @@ def test_only_its_adapter_imports_onnxruntime_and_only_the_checks_import_onnx() 
                 package = words[1].split(".")[0].rstrip(",")
                 importers.get(package, set()).add(path.relative_to(root).as_posix())
     checks = {"onnx_checks.py", "onnx_graph.py", "onnx_shapes.py", "onnx_tensors.py"}
-    assert importers == {"onnxruntime": {"onnxruntime_engine.py"}, "onnx": checks}
+    # Each is imported only where it is used: to look into a model, and to build an engine in FP16.
+    others = {"onnx_layers.py", "tensorrt/precision.py"}
+    assert importers == {"onnxruntime": {"onnxruntime_engine.py"}, "onnx": checks | others}
 
 
 def test_a_worker_holds_neither_library_before_it_opens_an_engine_and_never_onnx(
@@ -205,6 +210,100 @@ def test_a_missing_library_is_named_with_its_remedy(
     monkeypatch.delitem(sys.modules, "engines.onnxruntime_engine", raising=False)
     with pytest.raises(EngineUnavailableError, match="pip install onnxruntime"):
         open_engine(Backend.ONNXRUNTIME, file, EngineOptions())
+
+
+@pytest.fixture
+def gpu_wheel() -> str:
+    """A folder into which onnxruntime-gpu was installed: it cannot be beside onnxruntime."""
+    folder = os.environ.get("EDGE_TRIAGE_ONNXRUNTIME_GPU")
+    if folder is None:
+        pytest.skip("EDGE_TRIAGE_ONNXRUNTIME_GPU names no folder with onnxruntime-gpu")
+    return folder
+
+
+ON_A_GPU = (Backend.ONNXRUNTIME_CUDA, Backend.ONNXRUNTIME_TENSORRT)
+
+
+@pytest.mark.parametrize("backend", ON_A_GPU)
+def test_a_provider_that_the_installed_library_has_not_is_an_error(
+    model_file: ModelFile, backend: Backend
+) -> None:
+    if PROVIDERS[backend] in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is installed here")
+    with pytest.raises(EngineUnavailableError, match="install onnxruntime-gpu in its place"):
+        open_engine(backend, model_file(convolutional_model()), EngineOptions())
+
+
+@pytest.mark.parametrize("backend", ON_A_GPU)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("", "no GPU to run on: no CUDA driver can be loaded"),
+        (", dla_core=0", "does not run on a deep learning accelerator"),
+    ],
+)
+def test_a_machine_without_gpu_never_runs_the_gpus_engine_on_the_processor(
+    model_file: ModelFile, backend: Backend, options: str, words: str, gpu_wheel: str
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": gpu_wheel}
+    printed, errors = opened_with_the_gpu_wheel(model_file, backend, options, environment)
+    assert words in printed
+    assert errors == ""
+
+
+@pytest.mark.parametrize("options", ["", ", precision=Precision.FP16"])
+@pytest.mark.parametrize(
+    ("backend", "library"),
+    [
+        (Backend.ONNXRUNTIME_CUDA, "libcublasLt.so"),
+        (Backend.ONNXRUNTIME_TENSORRT, "libcublas.so"),
+    ],
+)
+def test_a_provider_whose_libraries_are_missing_names_the_first_one(
+    model_file: ModelFile,
+    backend: Backend,
+    library: str,
+    options: str,
+    *,
+    gpu_wheel: str,
+    tmp_path: Path,
+) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    environment = {**build_fake_cuda(tmp_path).environment(), "PYTHONPATH": gpu_wheel}
+    printed, errors = opened_with_the_gpu_wheel(model_file, backend, options, environment)
+    assert f"does not load on this machine ({library}" in printed
+    assert errors == ""
+
+
+def opened_with_the_gpu_wheel(
+    model_file: ModelFile, backend: Backend, options: str, environment: dict[str, str]
+) -> tuple[str, str]:
+    """What a process says that opens an engine."""
+    file = model_file(convolutional_model())
+    program = f"""
+from pathlib import Path
+from engines.backends import open_engine
+from engines.checksums import VerifiedFile
+from engines.contract import AcceleratorOptions, Backend, EngineOptions, Precision
+from engines.errors import EngineUnavailableError
+model = VerifiedFile(path=Path({str(file.path)!r}), sha256={file.sha256!r})
+accelerator = AcceleratorOptions(folder=Path("."){options})
+try:
+    with open_engine(Backend({backend.value!r}), model, EngineOptions(accelerator=accelerator)):
+        print("runs")
+except EngineUnavailableError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout, done.stderr
 
 
 def test_loading_the_back_end_leaves_no_trace_of_its_makers_telemetry(tmp_path: Path) -> None:

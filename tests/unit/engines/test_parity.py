@@ -8,11 +8,11 @@ import pytest
 from onnx import helper
 
 from engines.backends import open_engine
-from engines.contract import Backend, EngineOptions
+from engines.contract import Backend, EngineOptions, Precision
 from engines.errors import EngineOutputError, ModelFileError, PackageIntegrityError, ParityError
 from engines.loading import LoadedPackage, load_package
 from engines.package import Parity
-from engines.parity import ParityReport, check_parity, compare
+from engines.parity import ParityReport, check_parity, compare, cosine_of, tolerance_of
 
 OPTIONS = EngineOptions()
 
@@ -159,3 +159,46 @@ def test_a_model_of_a_fixed_batch_holds_on_any_number_of_golden_items(
     with open_engine(Backend.ONNXRUNTIME, package.model, OPTIONS) as engine:
         report = check_parity(engine, package)
     assert (report.holds, report.elements) == (True, 6)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cosine"),
+    [
+        ([1.0, 2.0], [2.0, 4.0], 1.0),
+        ([1.0, 0.0], [0.0, 1.0], 0.0),
+        ([1.0, 2.0], [-1.0, -2.0], -1.0),
+        ([0.0, 0.0], [0.0, 0.0], 1.0),
+        ([0.0, 0.0], [1.0, 0.0], 0.0),
+        ([3e38, 3e38], [3e38, 3e38], 1.0),
+        ([1e-38, 1e-38], [1e-38, 0.0], 0.5**0.5),
+    ],
+)
+def test_the_cosine_is_that_of_the_outputs_as_vectors(
+    first: list[float], second: list[float], cosine: float
+) -> None:
+    arrays = np.array(first, np.float32), np.array(second, np.float32)
+    assert cosine_of(*arrays) == pytest.approx(cosine)
+
+
+def test_the_report_has_the_cosine_of_the_output_that_turned_most(package: LoadedPackage) -> None:
+    logits = np.array([-1.0, 1.0], dtype=np.float32)
+    heat = np.array([[1.0, 0.0], [0.0, 0.0]], dtype=np.float32)
+    report = compare(
+        {"logits": logits, "heat": heat}, {"logits": logits, "heat": heat.T}, package.manifest
+    )
+    assert report.cosine == pytest.approx(1.0)
+    turned = compare(
+        {"logits": logits, "heat": heat}, {"logits": logits, "heat": heat[::-1]}, package.manifest
+    )
+    assert turned.cosine == pytest.approx(0.0)
+
+
+def test_half_precision_may_deviate_further_and_never_less_far(package: LoadedPackage) -> None:
+    for allowed, half in ((Parity(), 0.01), (Parity(absolute=0.3), 0.3)):
+        manifest = package.manifest.model_copy(update={"parity": allowed})
+        assert tolerance_of(manifest, Precision.FP32).absolute == allowed.absolute
+        assert tolerance_of(manifest, Precision.FP16).absolute == half
+    logits = np.array([-1.0, 1.0], dtype=np.float32)
+    outputs = {"logits": logits}, {"logits": logits + np.float32(0.015)}
+    assert not compare(*outputs, package.manifest).holds
+    assert compare(*outputs, package.manifest, Precision.FP16).holds

@@ -16,7 +16,7 @@ else:
     import tomli as tomllib
 
 CHECKOUT = Path(__file__).parents[3]
-PINS = ("device", "dev", "build", "lock")
+PINS = ("device", "dev", "build", "pycuda", "lock")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 PLATFORMS = [
     {"python_version": version, "python_full_version": f"{version}.1", "platform_machine": machine}
@@ -40,7 +40,7 @@ def pins(which: str) -> list[Requirement]:
 
 def asked_for(which: str) -> list[Requirement]:
     """What a pin file has to fulfil."""
-    if which in {"build", "lock"}:
+    if which in {"build", "pycuda", "lock"}:
         lines = (CHECKOUT / "requirements" / f"{which}.in").read_text().splitlines()
         return [Requirement(line) for line in lines if not line.startswith("#")]
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]

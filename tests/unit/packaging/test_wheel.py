@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import zipfile
@@ -85,6 +86,11 @@ def test_every_file_of_the_packages_ships_and_nothing_else(shipped: frozenset[st
 )
 def test_data_of_this_kind_ships(shipped: frozenset[str], pattern: str) -> None:
     assert any(Path(name).match(pattern) for name in shipped), f"the wheel has no {pattern}"
+
+
+def test_no_library_engine_or_wheel_of_anybody_ships(shipped: frozenset[str]) -> None:
+    foreign = re.compile(r"\.(so(\.\d+)*|dll|dylib|a|whl|plan|engine|cubin|ptx)$")
+    assert [name for name in shipped if foreign.search(name)] == []
 
 
 def test_no_test_ships(shipped: frozenset[str]) -> None:

@@ -90,6 +90,7 @@ def birth() -> BirthEvent:
         python=Version(major=3, minor=11, patch=2),
         architecture=Architecture.X86_64,
         backends=(EngineBackend.ONNXRUNTIME_CPU,),
+        in_place_of=(EngineBackend.TENSORRT,),
         models=(MODEL,),
     )
 

@@ -17,7 +17,7 @@ from edge_runtime.supervisor.services import SERVICES
 COUNTS = re.compile(
     r"^(port|report_port|threads|max_(associations|attempts|requests|references|open|steps)|"
     r"max_instances_per_(study|request)|max_pending_per_address|"
-    r"approvals_required|.*_per_frame)$"
+    r"approvals_required|.*_per_frame|index|dla_core)$"
 )
 UNITS = ("_s", "_bytes", "_mib")
 

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, Comprehensive3DSRStorage
 
 from dicom_node.instance import StudyIdentity
+from edge_runtime.config.settings import EngineBackend
 from edge_runtime.errors import BugError
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Instant, Mark, Stamp
@@ -25,6 +26,7 @@ from edge_runtime.outputs.structured_report import (
     warm_up,
 )
 from edge_runtime.store.deliveries import DecidedAnalysis, DeliveryJob, StudyInstance
+from edge_runtime.store.engine_names import EngineName
 from engines.package import Code, ModelPackage
 
 MakeAnalysis = Callable[..., DecidedAnalysis]
@@ -235,6 +237,22 @@ def test_the_device_and_the_algorithm_are_named(
     )
     assert report.ManufacturerModelName == "edge-triage"
     assert report.SoftwareVersions == "0.1.0"
+
+
+def test_a_report_says_which_engine_ran_and_in_place_of_which(
+    make_job: MakeJob,
+    make_analysis: MakeAnalysis,
+    package: ModelPackage,
+    device: ReportingDevice,
+) -> None:
+    engine = EngineName(
+        backend=EngineBackend.ONNXRUNTIME,
+        version="1.31.0",
+        provider="CPUExecutionProvider",
+        in_place_of=(EngineBackend.TENSORRT,),
+    ).text
+    job = make_job(analysis=replace(make_analysis(), engine=engine))
+    assert f"engine {engine}" in texts(render_report(job, package, device))
 
 
 # ---------------------------------------------------------------- CADt limits

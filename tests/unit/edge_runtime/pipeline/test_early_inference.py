@@ -35,14 +35,18 @@ ORDERS: Mapping[str, Sequence[int]] = {
 class CountingEngine(Engine):
     """The engine that it stands before, and how many items each run had."""
 
-    def __init__(self, inner: Engine) -> None:
+    def __init__(self, inner: Engine, most_items: int | None = None) -> None:
         super().__init__(check_values=True)
         self._inner = inner
+        self._most_items = most_items
         self.batches: list[int] = []
 
     def _load(self) -> EngineDescription:
         return EngineDescription(
-            metadata=self._inner.metadata, inputs=self._inner.inputs, outputs=self._inner.outputs
+            metadata=self._inner.metadata,
+            inputs=self._inner.inputs,
+            outputs=self._inner.outputs,
+            most_items=self._most_items,
         )
 
     def _infer(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -160,6 +164,57 @@ def test_an_engine_that_fails_early_fails_the_analysis_and_nothing_else(
         bench.work(after_s=0.001)
     bench.work()
     assert bench.analysis().state is AnalysisState.FAILED
+
+
+def test_items_of_two_studies_share_a_batch_where_an_engine_takes_many(
+    tmp_path: Path, make_bench: Callable[[str], WorkerBench], model: ActiveModel
+) -> None:
+    expected = probability_at_once(make_bench("at_once"))
+    assert isinstance(model.engine, CountingEngine)
+    many = CountingEngine(model.engine, most_items=2 * SLICES)
+    with many:
+        folder = tmp_path / "two"
+        folder.mkdir()
+        bench = WorkerBench(folder, (ActiveModel(package=model.package, engine=many),))
+        for number in range(1, SLICES + 1):
+            for study in ("1.2.3", "1.2.4"):
+                bench.store(number, study=study, images=SLICES + 1, hu=HU[number - 1])
+        bench.work(after_s=0.001)
+        alone = SLICES // PER_SLAB if model.package.preprocess[-1].step == "neighbours" else SLICES
+        assert alone < max(many.batches) <= 2 * alone
+        bench.work(after_s=60)
+        for study in ("1.2.3", "1.2.4"):
+            assert bench.analysis(study).probability == pytest.approx(expected, abs=1e-6)
+        bench.close()
+
+
+def test_the_more_urgent_model_runs_first(tmp_path: Path, model: ActiveModel) -> None:
+    assert isinstance(model.engine, CountingEngine)
+    order: list[str] = []
+
+    class Named(CountingEngine):
+        def __init__(self, inner: Engine, name: str) -> None:
+            super().__init__(inner)
+            self._name = name
+
+        def _infer(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            order.append(self._name)
+            return super()._infer(inputs)
+
+    with Named(model.engine, "shadow") as shadow, Named(model.engine, "model") as urgent:
+        models = (
+            ActiveModel(package=model.package, engine=shadow, is_shadow=True),
+            ActiveModel(package=model.package, engine=urgent),
+        )
+        folder = tmp_path / "both"
+        folder.mkdir()
+        bench = WorkerBench(folder, models)
+        for number in range(1, SLICES + 1):
+            bench.store(number, images=SLICES + 1, hu=HU[number - 1])
+        bench.work(after_s=0.001)
+        bench.close()
+    assert order == sorted(order), "model before shadow"
+    assert set(order) == {"model", "shadow"}
 
 
 def test_outputs_are_the_same_whether_items_ran_alone_or_together(

@@ -13,6 +13,7 @@ from simulators.worker_bench import BRIGHT_HU, WorkerBench
 from structlog.testing import capture_logs
 
 from edge_runtime.config.settings import EngineSettings
+from edge_runtime.errors import SettingsError
 from edge_runtime.model.analysis import AnalysisEvent, AnalysisState
 from edge_runtime.model.finding import FindingScore, Scored
 from edge_runtime.pipeline.models import ActiveModel, open_models, site_thresholds
@@ -109,4 +110,6 @@ def test_an_operating_point_out_of_bounds_refuses_the_model_aloud(
         assert model.engine is None
     refusal: dict[str, Any] = next(dict(log) for log in logs if log["event"] == "model.refused")
     assert remedy in refusal["remedy"]
-    assert site_thresholds(loaded.manifest, points) is None
+    assert remedy in model.refusal
+    with pytest.raises(SettingsError, match="operating_points"):
+        site_thresholds(loaded.manifest, points)

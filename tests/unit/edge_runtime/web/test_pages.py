@@ -14,6 +14,7 @@ from simulators.scores import scored
 from dicom_node.instance import StudyIdentity
 from dicom_node.mpps import StepMessage, StepOperation, StepReference, StepStatus
 from edge_runtime.clock import SystemClock
+from edge_runtime.config.settings import EngineBackend
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.model.clock import Mark
 from edge_runtime.model.delivery import Channel
@@ -22,6 +23,12 @@ from edge_runtime.model.reasons import REASONS, ReasonCode, ReasonKind
 from edge_runtime.store.alarms import AlarmCode, raise_alarm
 from edge_runtime.store.database import transaction
 from edge_runtime.store.deliveries import open_delivery
+from edge_runtime.store.engines import (
+    EngineInUse,
+    EngineObstacle,
+    PassedOverEngine,
+    record_engines,
+)
 from edge_runtime.store.procedure_steps import SqliteProcedureSteps
 from edge_runtime.store.processes import Role, record_beat
 from edge_runtime.store.worklist import find_study
@@ -456,6 +463,41 @@ def test_silent_parts_and_standing_alarms_are_said_above_the_list(
     assert "4242" in page
     assert "MODEL_REFUSED" in page
     assert "1.0.0" in page
+
+
+def test_the_page_says_what_runs_each_model_and_what_was_passed_over(
+    device: Device, site: Site
+) -> None:
+    record_engines(
+        device.connection,
+        [
+            EngineInUse(
+                model_key="head-ct-bleed",
+                engine="onnxruntime 1.31.0 CPUExecutionProvider, in place of tensorrt",
+                refusal="",
+                passed_over=(
+                    PassedOverEngine(
+                        backend=EngineBackend.TENSORRT,
+                        obstacle=EngineObstacle.NOT_AVAILABLE,
+                        detail="there is no <libcuda>; install the driver",
+                    ),
+                ),
+            ),
+            EngineInUse(model_key="chest", engine="", refusal="2 decisions differ", passed_over=()),
+        ],
+        device.clock.now(),
+    )
+    page = site.get("/device").text
+    assert "onnxruntime 1.31.0 CPUExecutionProvider<" in page
+    assert "instead of tensorrt" in page
+    assert "Not available here: there is no &lt;libcuda&gt;; install the driver" in page
+    assert page.count("Not the engine preferred here") == 1
+    assert "2 decisions differ" in page
+    assert "ENGINE_FALLBACK" in page
+    assert "ENGINE_MISSING" in page
+    worklist = site.get("/").text
+    assert "runs on another engine than the one preferred" in worklist
+    assert "No engine runs a model here" in worklist
 
 
 def test_an_empty_device_says_that_it_waits_and_healthz_says_that_it_lives(site: Site) -> None:

@@ -73,7 +73,32 @@ def test_golden_outputs_that_are_not_reproduced_fail(check: Run, package: Path) 
     found = check(package)
     assert found.status is Status.FAILED
     assert "does not reproduce" in found.found
-    assert "engine.backend" in (found.remedy or "")
+    assert "engine.preference" in (found.remedy or "")
+
+
+def test_an_engine_that_is_preferred_and_not_here_is_a_warning_where_another_may_run(
+    make_context: MakeContext,
+) -> None:
+    engine = {"preference": ["tensorrt", "onnxruntime"], "fallback": True}
+    context = make_context(models={"packages": [SHIPPED]}, engine=engine)
+    (only,) = model_checks(context.settings)
+    found = only.run(context)
+    assert found.status is Status.WARNING, found
+    assert "tensorrt is preferred for head_ct_phantom" in found.found
+    assert "engine.preference" in (found.remedy or "")
+
+
+def test_an_engine_that_is_not_here_fails_where_no_other_may_run(
+    make_context: MakeContext, state_dir: Path
+) -> None:
+    engine = {"preference": ["tensorrt", "onnxruntime"]}
+    context = make_context(models={"packages": [SHIPPED]}, engine=engine)
+    (only,) = model_checks(context.settings)
+    found = only.run(context)
+    assert found.status is Status.FAILED
+    assert "onnxruntime may not run in its place" in found.found
+    assert "edge-triage engines list" in (found.remedy or "")
+    assert list(state_dir.iterdir()) == [], "the doctor changes nothing"
 
 
 def test_a_package_that_nobody_knows_fails(check: Run) -> None:
