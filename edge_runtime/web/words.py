@@ -95,7 +95,7 @@ ALARM_WORDS: Mapping[AlarmCode, str] = MappingProxyType(
             "A model runs on another engine than the one preferred here, because that one cannot "
             "run. Its findings are the same; they may come later."
         ),
-        AlarmCode.ENGINE_MISSING: "No engine runs a model here, so its analyses fail.",
+        AlarmCode.ENGINE_MISSING: "No engine runs a model here: its analyses fail, or wait.",
         AlarmCode.FILE_MISSING: "A stored image is missing on the device's disk.",
         AlarmCode.MODEL_REFUSED: "A model was refused at start, so nothing is analysed with it.",
         AlarmCode.MPPS_RELAY_DEAD: (

@@ -58,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Checks and times everything that needs a GPU; prints a table last.",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("gpu-check"), help="rows, logs and report.md go here"
+        "--out",
+        type=Path,
+        default=Path(".make/gpu-check"),
+        help="rows, logs and report.md go here; default .make/gpu-check",
     )
     parser.add_argument("--steps", default="", help="only these, with commas; see --list")
     parser.add_argument("--list", action="store_true", help="list the steps and end")
