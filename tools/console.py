@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -37,9 +38,19 @@ err = Console(stderr=True, highlight=False)
 
 
 def print_json(value: object) -> None:
-    """Write one JSON object to standard output."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    """Write one JSON object to standard output; NaN and infinity, which JSON has not, as null."""
+    json.dump(_finite(value), sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
 
 
 @contextlib.contextmanager
