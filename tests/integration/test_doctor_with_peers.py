@@ -44,6 +44,7 @@ EVERY_CHECK = {
     "codec.rle",
     "codec.jpeg_baseline",
     "models",
+    "engines",
     "model.head_ct_phantom",
     "database",
     "processes",
