@@ -107,7 +107,7 @@ class TensorRtRig:
         found = {kind: count for kind, count in self.world.alive.items() if count}
         for device in self.devices:
             for resource in device._open:
-                kind = Kind(resource._kind).value
+                kind = Kind(resource.kind).value
                 found[kind] = found.get(kind, 0) + 1
             if isinstance(device, RoomyHost) and device.used_bytes:
                 found["bytes"] = found.get("bytes", 0) + device.used_bytes
