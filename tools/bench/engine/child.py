@@ -6,16 +6,14 @@ library prints goes to the log. A runner that does not run here says why, and en
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import json
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +22,7 @@ from engines.errors import EngineError
 from engines.golden import load_golden
 from engines.loading import LoadedPackage, load_package
 from engines.steps import FREE
+from tools.bench.children import answer, own_output
 from tools.bench.engine.answers import Ready, Timed
 from tools.bench.engine.errors import PeerUnfitError
 from tools.bench.engine.job import Job
@@ -40,18 +39,18 @@ _STREAMED = 64
 def main(arguments: list[str]) -> int:
     """Serve until standard input ends; 1 when the runner does not run here."""
     name, job, log = RunnerName(arguments[0]), Job.parse(arguments[1]), Path(arguments[2])
-    with _own_output(log) as answers:
+    with own_output(log) as answers:
         package = load_package(Path(job.package))
         inputs = load_golden(package).inputs[package.manifest.input.name]
         started_s = time.perf_counter()
         try:
             with begin(name, package, job) as runner:
                 load_s = time.perf_counter() - started_s
-                _answer(answers, dataclasses.asdict(_ready(runner, package, inputs, load_s)))
+                answer(answers, dataclasses.asdict(_ready(runner, package, inputs, load_s)))
                 for line in sys.stdin:
-                    _answer(answers, _obey(json.loads(line), runner, inputs))
+                    answer(answers, _obey(json.loads(line), runner, inputs))
         except (EngineError, PeerUnfitError) as error:
-            _answer(answers, {"refused": str(error)})
+            answer(answers, {"refused": str(error)})
             return 1
     return 0
 
@@ -134,21 +133,6 @@ def _stream(runner: Runner, batch: Array, seconds: float) -> float | None:
         runner.stream(batches)
         items += len(batch) * len(batches)
     return items / (time.perf_counter() - started_s)
-
-
-@contextlib.contextmanager
-def _own_output(log: Path) -> Iterator[TextIO]:
-    """Keep standard output for answers, and let everything else that prints print to the log."""
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
-        with log.open("ab", buffering=0) as file:
-            for descriptor in (1, 2):
-                os.dup2(file.fileno(), descriptor)
-        yield answers
-
-
-def _answer(answers: TextIO, value: object) -> None:
-    answers.write(json.dumps(value) + "\n")
-    answers.flush()
 
 
 if __name__ == "__main__":

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import subprocess
-import sys
 from pathlib import Path
 
+from tools.bench.children import Child
 from tools.bench.engine.answers import Layer, Ready, Timed
 from tools.bench.engine.errors import RunnerFailedError
 from tools.bench.engine.job import Job
@@ -17,7 +13,6 @@ from tools.bench.ingest import process_tree
 
 _LIMIT_S = 1200.0
 """Building a plan on a small board takes minutes."""
-_STOP_S = 10.0
 
 
 class RunnerProcess:
@@ -26,27 +21,19 @@ class RunnerProcess:
     def __init__(self, name: RunnerName, job: Job, folder: Path) -> None:
         """Start it; ``folder`` is for its log."""
         self.name = name
-        self._log = folder / f"{name.value}.log"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tools.bench.engine.child", name.value, job.text(), self._log],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        log = folder / f"{name.value}.log"
+        self._child = Child(
+            ["-m", "tools.bench.engine.child", name.value, job.text(), str(log)],
+            log,
+            _LIMIT_S,
+            self._failure,
         )
 
     def __enter__(self) -> RunnerProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._child.close()
 
     def wait_ready(self) -> Ready | str:
         """Wait until the model is loaded; say why where it does not run here.
@@ -54,9 +41,9 @@ class RunnerProcess:
         Raises:
             RunnerFailedError: it ended instead.
         """
-        answer = self._receive()
+        answer = self._child.receive()
         if not isinstance(answer, dict):
-            raise self._failed("does not say what it is")
+            raise self._child.failed("does not say what it is")
         refused = answer.get("refused")
         return Ready(**answer) if refused is None else str(refused)
 
@@ -68,7 +55,7 @@ class RunnerProcess:
         """
         answer = self._ask({"batch": batch, "seconds": seconds, "least": least})
         if not isinstance(answer, dict) or "refused" in answer:
-            raise self._failed("broke down")
+            raise self._child.failed("broke down")
         return Timed(**{**answer, "latencies_us": tuple(answer["latencies_us"])})
 
     def layers(self, batch: int) -> tuple[Layer, ...]:
@@ -79,39 +66,20 @@ class RunnerProcess:
         """
         answer = self._ask({"batch": batch})
         if answer is not None and not isinstance(answer, list):
-            raise self._failed("broke down")
+            raise self._child.failed("broke down")
         return tuple(Layer(**layer) for layer in answer or ())
 
     @property
     def peak_rss_bytes(self) -> int:
         """The most that it ever held, all libraries included."""
-        return process_tree.peak_rss_bytes(self._process.pid)
+        return process_tree.peak_rss_bytes(self._child.pid)
 
     def _ask(self, order: dict[str, object]) -> object:
-        if self._process.stdin is None:
-            raise self._failed("was never asked")
-        try:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
-            raise self._failed("has ended") from error
-        return self._receive()
-
-    def _receive(self) -> object:
-        answers = self._process.stdout
-        if answers is None:
-            raise self._failed("cannot answer")
-        if not select.select([answers], [], [], _LIMIT_S)[0]:
-            raise self._failed(f"takes longer than {_LIMIT_S:.0f} s")
-        line = answers.readline()
-        if not line:
-            raise self._failed("has ended")
-        answer: object = json.loads(line)
+        self._child.send(order)
+        answer: object = self._child.receive()
         return answer
 
-    def _failed(self, what: str) -> RunnerFailedError:
-        said = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
-        last = next(iter(said.strip().splitlines()[-1:]), "nothing")
+    def _failure(self, what: str, last: str) -> RunnerFailedError:
         return RunnerFailedError(
             f"the runner {self.name.value} {what}; it last said: {last}. Mend what is installed "
             "for it, or measure without it (--engine, --peers)"

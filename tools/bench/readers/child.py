@@ -6,21 +6,18 @@ print goes to the log, and is a part of the answer: a warning on a bad series is
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import json
-import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
+from tools.bench.children import answer, own_output
 from tools.bench.readers.answers import Read, Report
 from tools.bench.readers.names import Job, ReaderName
 from tools.bench.readers.roster import begin
@@ -46,36 +43,21 @@ class Reading:
 def main(arguments: list[str]) -> int:
     """Serve until standard input ends."""
     name, job, log = ReaderName(arguments[0]), Job(arguments[1]), Path(arguments[2])
-    with _own_output(log) as answers, begin(name, job) as read:
-        _answer(answers, {"ready": True})
+    with own_output(log) as answers, begin(name, job) as read:
+        answer(answers, {"ready": True})
         found: object = None
         for line in sys.stdin:
             order = json.loads(line)
             if "read" in order:
                 found, reading = _read(read, Path(order["read"]), log)
-                _answer(answers, dataclasses.asdict(reading))
+                answer(answers, dataclasses.asdict(reading))
             else:
-                _answer(answers, _described(found, order["truth"]))
+                answer(answers, _described(found, order["truth"]))
             if not order.get("keep"):
                 # Other readers need the memory.
                 found = None
                 gc.collect()
     return 0
-
-
-@contextlib.contextmanager
-def _own_output(log: Path) -> Iterator[TextIO]:
-    """Keep standard output for answers, and let everything else that prints print to the log."""
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
-        with log.open("ab", buffering=0) as file:
-            for descriptor in (1, 2):
-                os.dup2(file.fileno(), descriptor)
-        yield answers
-
-
-def _answer(answers: TextIO, value: object) -> None:
-    answers.write(json.dumps(value) + "\n")
-    answers.flush()
 
 
 def _read(read: Read, folder: Path, log: Path) -> tuple[object, Reading]:
