@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from edge_runtime.config.loading import load_settings
 from edge_runtime.config.settings import Settings
 from edge_runtime.pipeline.models import engine_options, preference_of
 from edge_runtime.pipeline.packages import find_packages
@@ -28,6 +27,7 @@ from tools.console import (
     print_json,
 )
 from tools.doctor.own_device import read_database
+from tools.engines.subjects import settings_of
 
 _SHORT_DIGITS = 12
 _MB = 1_000_000
@@ -44,7 +44,7 @@ class _Found:
 def list_engines(config: ConfigOption = DEFAULT_CONFIG, *, json: JsonOption = False) -> None:
     """List the engines of this machine, what runs each model, and the plans that were built."""
     with explained_errors():
-        found = _find(load_settings(config))
+        found = _find(settings_of(config))
     if json:
         print_json(_as_json(found))
     else:

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
+from edge_runtime.config.loading import load_settings
 from edge_runtime.config.settings import Settings
 from edge_runtime.errors import SettingsError
 from edge_runtime.pipeline.packages import find_packages, used_packages
 from edge_runtime.process import database_path, models_path
 from edge_runtime.store.database import connect
 from engines.loading import LoadedPackage
+from tools.console import DEFAULT_CONFIG, err
 
 PackagesOption = Annotated[
     list[Path] | None,
@@ -24,6 +26,18 @@ PackagesOption = Annotated[
         show_default="those that the device uses",
     ),
 ]
+
+
+def settings_of(config: Path, *, default: Path = DEFAULT_CONFIG) -> Settings:
+    """The device's settings; the defaults on a machine that is none yet, where no file was named.
+
+    Raises:
+        SettingsError: the file cannot be read, or is wrong.
+    """
+    if config == default and not config.exists():
+        err.print("no device is set up here: this is what the default settings would give")
+        return Settings()
+    return load_settings(config)
 
 
 def packages_of(settings: Settings, named: Sequence[Path] | None) -> tuple[LoadedPackage, ...]:

@@ -14,7 +14,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from edge_runtime.config.loading import load_settings
 from edge_runtime.config.settings import Settings
 from edge_runtime.pipeline.models import engine_options, preference_of
 from edge_runtime.process import engines_path
@@ -35,7 +34,7 @@ from tools.console import (
     out,
     print_json,
 )
-from tools.engines.subjects import PackagesOption, packages_of
+from tools.engines.subjects import PackagesOption, packages_of, settings_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +70,7 @@ def verify(
 ) -> None:
     """Compare engines with ONNX Runtime in FP32: golden and random inputs, and every decision."""
     with explained_errors():
-        settings = load_settings(config)
+        settings = settings_of(config)
         packages = packages_of(settings, package)
         backends = engine or list(preference_of(settings.engine).order)
         found = [

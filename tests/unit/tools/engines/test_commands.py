@@ -32,6 +32,7 @@ from engines.going_live import OpenEngine
 from engines.loading import LoadedPackage, load_package
 from tools.cli import app
 from tools.engines.building import build_one
+from tools.engines.subjects import settings_of
 from tools.engines.verifying import verify_one
 
 WriteConfig = Callable[..., Path]
@@ -237,3 +238,18 @@ def test_a_built_engine_is_verified_layer_by_layer(
     assert len(run_json("list", "--config", tmp_path / "device.toml")["plans"]) == 1, (
         "plans of the copies lie elsewhere"
     )
+
+
+def test_a_machine_that_is_no_device_yet_is_told_what_the_defaults_would_give(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = tmp_path / "absent.toml"
+    assert settings_of(absent, default=absent) == Settings()
+    assert "no device is set up here" in capsys.readouterr().err
+
+
+def test_a_settings_file_that_is_named_and_absent_is_an_error(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent.toml")
+    listed = CliRunner().invoke(app, ["engines", "list", "--config", absent])
+    assert listed.exit_code == 1
+    assert "cannot be read" in listed.stderr
