@@ -7,8 +7,10 @@ takes the write lock at once, so that a read that decides a write cannot go stal
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +19,7 @@ from pathlib import Path
 from edge_runtime.errors import SchemaTooNewError, StoreError
 
 _BUSY_TIMEOUT_MS = 30_000  # a writer holds the lock for milliseconds; longer means a hung disk
+_SWITCH_PAUSE_S = (0.001, 0.010)  # drawn anew each time, lest two keep step
 _CACHE_KIB = 4096
 _WAL_LIMIT_BYTES = 32 * 1024 * 1024
 
@@ -75,12 +78,35 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_write_ahead_log(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     migrate(connection, load_migrations())
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch a new database to WAL, however many processes open it in the same moment.
+
+    The switch turns a read lock into an exclusive one. Two that do so would wait for each other
+    for ever, so that SQLite fails at once there and does not ask its busy handler
+    (https://www.sqlite.org/c3ref/busy_handler.html): the wait is ours.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while not _switched_to_write_ahead_log(connection, may_wait=time.monotonic() < deadline):
+        time.sleep(random.uniform(*_SWITCH_PAUSE_S))  # noqa: S311 - spreads load, guards nothing
+
+
+def _switched_to_write_ahead_log(connection: sqlite3.Connection, *, may_wait: bool) -> bool:
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        # Python 3.10 has no `sqlite_errorcode`; this is SQLite's text for SQLITE_BUSY.
+        if may_wait and str(error) == "database is locked":
+            return False
+        raise
+    return True
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[Migration, ...]) -> None:

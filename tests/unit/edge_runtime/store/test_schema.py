@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor, wait
 from enum import Enum
 from pathlib import Path
 
@@ -273,3 +274,17 @@ def test_an_error_inside_a_transaction_leaves_nothing(connection: sqlite3.Connec
     with pytest.raises(RuntimeError):
         half_a_change()
     assert connection.execute("SELECT count(*) FROM study").fetchone()[0] == 0
+
+
+def test_a_new_database_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
+    """SQLite's own busy handler does not wait for the switch to WAL: two starts would collide."""
+    path = tmp_path / "triage.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(connect, path)
+        done, _ = wait([opening], timeout=0.2)
+        assert not done
+        other.execute("COMMIT")
+        opening.result(timeout=10).close()
+    other.close()
