@@ -14,15 +14,15 @@ from edge_runtime.model.finding import Broken, FindingScore, Refused, Result, Sc
 from edge_runtime.model.reasons import REASONS, ReasonCode
 from edge_runtime.pipeline.errors import StudyDataError
 from edge_runtime.pipeline.gate import check_series
-from edge_runtime.pipeline.inference import ItemKey, Outputs, Source, infer
+from edge_runtime.pipeline.inference import ItemKey, Source, infer
 from edge_runtime.pipeline.models import URGENCY_RANK, ActiveModel
 from edge_runtime.pipeline.selection import Rejected, select_series
 from edge_runtime.store.deliveries import StudyInstance
 from engines.calibration import decide
 from engines.package import FindingRule
-from engines.preprocessing.values import Picture
+from engines.runner import Outputs, Prepared
 
-Load = Callable[[StudyInstance], Picture]
+Load = Callable[[StudyInstance], Prepared]
 """Returns an instance's prepared image, from memory or from the spool."""
 
 
@@ -125,14 +125,14 @@ def check_quality(work: Work) -> Work | Result:
 
 def run_model(work: Work) -> Work | Result:
     """Preprocess and infer what was not done on arrival."""
-    engine = work.model.engine
-    if engine is None:
+    runner = work.model.runner
+    if runner is None:
         return Broken(reason=ReasonCode.ENGINE_FAILED)
     by_id = {instance.instance_id: instance for instance in work.selected}
     outputs = infer(
         [Source(instance_id=key, header=each.header) for key, each in by_id.items()],
         work.model.package,
-        engine,
+        runner,
         lambda instance_id: work.load(by_id[instance_id]),
         work.early,
     )

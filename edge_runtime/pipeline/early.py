@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from edge_runtime.pipeline.inference import ItemKey, Outputs, Plan, Source
+from edge_runtime.pipeline.inference import ItemKey, Plan, Source
+from engines.runner import Outputs
 from engines.scheduling import WaitingItem
 
 PAUSE_US = 30_000

@@ -8,34 +8,25 @@ weights have changed since has another key and is run anew.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from dicom_node.instance import InstanceHeader
 from edge_runtime.pipeline.geometry import position_along_normal
 from edge_runtime.pipeline.preprocess import reasons_told
-from engines.batching import MOST_ITEMS, run_batches
-from engines.contract import Engine
+from engines.batching import MOST_ITEMS
 from engines.errors import ImageFault, UnfitImagesError
 from engines.package import ModelPackage
-from engines.preprocessing.collecting import Item, average_item
-from engines.preprocessing.running import (
-    assemble_in_order,
-    items_input,
-    neighbour_radius,
-    plan_items,
-)
-from engines.preprocessing.values import Picture
+from engines.preprocessing.collecting import Item
+from engines.preprocessing.running import neighbour_radius, plan_items
+from engines.runner import AnyRunner, ItemRun, Outputs, Prepared
 from engines.steps import Part, can_stream, parts_of
 
-Float32 = npt.NDArray[np.float32]
-Outputs = dict[str, Float32]
-"""By tensor name; the first axis is that of the items."""
+Load = Callable[[int], Prepared]
+"""Returns a prepared image by its instance id."""
 ItemKey = tuple[int, tuple[tuple[tuple[int, float], ...], ...]]
 """The place of an item in the window around it, and for each item of the window its images with
 their weights."""
@@ -162,8 +153,8 @@ def _place(source: Source) -> tuple[float, str, int, str]:
 def infer(
     sources: Sequence[Source],
     package: ModelPackage,
-    engine: Engine,
-    load: Callable[[int], Picture],
+    runner: AnyRunner,
+    load: Load,
     known: Mapping[ItemKey, Outputs],
 ) -> Outputs:
     """Run the model over a whole series.
@@ -171,8 +162,8 @@ def infer(
     Args:
         sources: the selected images, in any order.
         package: the model's.
-        engine: loaded.
-        load: returns a prepared image by its instance id.
+        runner: its engine is loaded.
+        load: returns an image that this runner prepared.
         known: what was run early.
 
     Returns:
@@ -184,14 +175,9 @@ def infer(
     """
     planned = plan(sources, package)
     if not runs_by_item(package):
+        pictures = (load(source.instance_id) for source in planned.sources)
         with reasons_told():
-            tensor = assemble_in_order(
-                (load(source.instance_id) for source in planned.sources),
-                planned.items,
-                package.preprocess,
-                package.input.layout,
-            )
-        return run_batches(engine, package.input, tensor)
+            return runner.run_series(pictures, planned.items)
     found = {
         place: known[key]
         for place in range(len(planned.items))
@@ -200,8 +186,7 @@ def infer(
     missing = [place for place in range(len(planned.items)) if place not in found]
     for start in range(0, len(missing), MOST_ITEMS):
         places = missing[start : start + MOST_ITEMS]
-        part = ChosenItems(planned=planned, places=places, load=load)
-        (outputs,) = run_items([part], package, engine)
+        (outputs,) = run_items([ChosenItems(planned=planned, places=places, load=load)], runner)
         found.update(zip(places, outputs, strict=True))
     parts = [found[place] for place in range(len(planned.items))]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -214,19 +199,15 @@ class ChosenItems:
     planned: Plan
     places: Sequence[int]
     """Ascending."""
-    load: Callable[[int], Picture]
-    """Returns a prepared image by its instance id."""
+    load: Load
 
 
-def run_items(
-    chosen: Sequence[ChosenItems], package: ModelPackage, engine: Engine
-) -> list[list[Outputs]]:
+def run_items(chosen: Sequence[ChosenItems], runner: AnyRunner) -> list[list[Outputs]]:
     """Run some items of one study or several, as few batches as they fill.
 
     Args:
         chosen: Of several studies only where all inputs of the model have one size.
-        package: The model's.
-        engine: Loaded.
+        runner: Its engine is loaded.
 
     Returns:
         For each study, for each place the outputs of its item, with a first axis of one.
@@ -236,10 +217,8 @@ def run_items(
         EngineError: The engine failed.
     """
     with reasons_told():
-        tensors = [_inputs(each.planned, each.places, package, each.load) for each in chosen]
-    together = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
-    outputs = run_batches(engine, package.input, together)
-    rows = iter(range(len(together)))
+        outputs = runner.run([run for each in chosen for run in _runs(each)])
+    rows = iter(range(sum(len(each.places) for each in chosen)))
     return [
         [
             {name: array[row : row + 1] for name, array in outputs.items()}
@@ -249,28 +228,23 @@ def run_items(
     ]
 
 
-def _inputs(
-    planned: Plan, places: Sequence[int], package: ModelPackage, load: Callable[[int], Picture]
-) -> Float32:
-    wanted = sorted({each for place in places for each in planned.window(place)})
-    averaged = {each: _average(planned, planned.items[each], load) for each in wanted}
-    if len({values.shape for values in averaged.values()}) > 1:
-        raise UnfitImagesError(ImageFault.INCONSISTENT, "prepared images differ in size")
-    return np.concatenate(
-        [_input_of_run(planned, run, package, averaged) for run in runs_of(places)]
-    )
-
-
-def _input_of_run(
-    planned: Plan, run: range, package: ModelPackage, averaged: Mapping[int, Float32]
-) -> Float32:
-    first, last = planned.window(run[0])[0], planned.window(run[-1])[-1]
-    return items_input(
-        [averaged[each] for each in range(first, last + 1)],
-        range(run.start - first, run.stop - first),
-        package.preprocess,
-        package.input.layout,
-    )
+def _runs(chosen: ChosenItems) -> list[ItemRun[Prepared]]:
+    planned = chosen.planned
+    windows = {place: planned.window(place) for place in chosen.places}
+    wanted = {each for window in windows.values() for each in window}
+    members = sorted({member for each in wanted for member in planned.items[each].members})
+    pictures = {member: chosen.load(planned.sources[member].instance_id) for member in members}
+    runs = []
+    for run in runs_of(chosen.places):
+        first, last = windows[run[0]][0], windows[run[-1]][-1]
+        runs.append(
+            ItemRun(
+                pictures=pictures,
+                items=planned.items[first : last + 1],
+                places=range(run.start - first, run.stop - first),
+            )
+        )
+    return runs
 
 
 def runs_of(places: Sequence[int]) -> tuple[range, ...]:
@@ -282,8 +256,3 @@ def runs_of(places: Sequence[int]) -> tuple[range, ...]:
         else:
             runs.append(range(place, place + 1))
     return tuple(runs)
-
-
-def _average(planned: Plan, item: Item, load: Callable[[int], Picture]) -> Float32:
-    pictures = [load(planned.sources[member].instance_id) for member in item.members]
-    return average_item(pictures, dataclasses.replace(item, members=tuple(range(len(pictures)))))

@@ -12,9 +12,11 @@ import structlog
 
 from edge_runtime.config.settings import EngineBackend, EngineSettings
 from edge_runtime.errors import SettingsError
+from edge_runtime.pipeline.errors import StopRequestedError
 from edge_runtime.store.analyses import PlannedAnalysis, model_key
 from edge_runtime.store.engine_names import EngineName
 from edge_runtime.store.engines import EngineInUse, EngineObstacle, PassedOverEngine
+from engines.backends import open_engine
 from engines.batching import MOST_ITEMS
 from engines.choosing import PassedOver, Preference
 from engines.contract import (
@@ -26,9 +28,11 @@ from engines.contract import (
     Precision,
 )
 from engines.errors import EngineUnavailableError, ModelEngineError
-from engines.going_live import LiveEngine, open_live
+from engines.going_live import LiveEngine, OpenEngine, open_live, precision_of
+from engines.kernel.opening import OpenedRunner, open_runner
 from engines.loading import LoadedPackage
 from engines.package import ModelPackage, Urgency
+from engines.runner import AnyRunner
 
 _log = structlog.get_logger()
 
@@ -45,7 +49,7 @@ class ActiveModel:
     """One model that looks at every study; without an engine each of its analyses fails, aloud."""
 
     package: ModelPackage
-    engine: Engine | None
+    runner: AnyRunner | None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """The site's operating points, by finding; the package's where there is none."""
     is_shadow: bool = False
@@ -54,6 +58,13 @@ class ActiveModel:
     """The engines that the site prefers to this one."""
     refusal: str = ""
     """Why there is no engine; empty where there is one."""
+    preparation_obstacle: str = ""
+    """Why the processor prepares images that its engine could take from a device."""
+
+    @property
+    def engine(self) -> Engine | None:
+        """What computes."""
+        return None if self.runner is None else self.runner.engine
 
     @property
     def key(self) -> str:
@@ -80,6 +91,7 @@ class ActiveModel:
             model_key=self.key,
             engine=self.engine_name or "",
             refusal=self.refusal,
+            preparation_obstacle=self.preparation_obstacle,
             passed_over=tuple(
                 PassedOverEngine(
                     backend=EngineBackend(each.backend.value),
@@ -146,43 +158,52 @@ def open_models(
     on_build: OnBuild | None = None,
     shadows: Sequence[LoadedPackage] = (),
     operating_points: Mapping[str, float] = MappingProxyType({}),
+    opens: OpenEngine = open_engine,
 ) -> Iterator[tuple[ActiveModel, ...]]:
     """Load every model, and prove each before it looks at a study (DESIGN.md section 3.5).
 
     A model whose engine does not load or is not proven stays without an engine, and so does one
     that the site would have decide where its package does not allow it. ``folder`` and ``on_build``
-    are those of ``engine_options``.
+    are those of ``engine_options``; it is told before each model too, for not every engine tells it
+    of its building.
 
     Raises:
         EngineUnavailableError: no engine that may run is available on this machine.
+        StopRequestedError: ``on_build`` said before a model that it shall not be opened any more.
     """
     preference, options = preference_of(settings), engine_options(settings, folder, on_build)
     with contextlib.ExitStack() as stack:
         models = []
-        for package in (*packages, *shadows):
+        together = (*packages, *shadows)
+        for index, package in enumerate(together):
+            if on_build is not None and not on_build("opening models", index, len(together)):
+                raise StopRequestedError("told to stop before every model was opened")
             thresholds: dict[str, float] = {}
-            live, refusal = None, ""
+            live, opened, refusal = None, None, ""
             try:
                 thresholds = site_thresholds(package.manifest, operating_points)
-                live = stack.enter_context(open_live(package, preference, options))
+                live = stack.enter_context(open_live(package, preference, options, opens=opens))
+                precision = precision_of(live.engine.metadata.backend, options)
+                opened = stack.enter_context(open_runner(package.manifest, live.engine, precision))
             except EngineUnavailableError:
                 raise
             except (SettingsError, ModelEngineError) as error:
                 refusal = str(error)
             model = ActiveModel(
                 package=package.manifest,
-                engine=live.engine if live else None,
+                runner=opened.runner if opened else None,
                 thresholds=thresholds,
                 is_shadow=package in shadows,
                 passed_over=live.passed_over if live else (),
                 refusal=refusal,
+                preparation_obstacle=opened.obstacle if opened else "",
             )
-            _log_model(model, live)
+            _log_model(model, live, opened)
             models.append(model)
         yield tuple(models)
 
 
-def _log_model(model: ActiveModel, live: LiveEngine | None) -> None:
+def _log_model(model: ActiveModel, live: LiveEngine | None, opened: OpenedRunner | None) -> None:
     name, version = model.package.name, model.package.version
     for each in model.passed_over:
         _log.warning(
@@ -193,15 +214,18 @@ def _log_model(model: ActiveModel, live: LiveEngine | None) -> None:
             obstacle=each.obstacle.value,
             remedy=each.detail,
         )
-    if live is None:
+    if live is None or opened is None:
         _log.error("model.refused", model=name, version=version, remedy=model.refusal)
         return
+    if opened.obstacle:
+        _log.warning("model.prepared_by_processor", model=name, remedy=opened.obstacle)
     _log.info(
         "model.loaded",
         model=name,
         version=version,
         engine=model.engine_name,
         max_deviation=live.parity.max_absolute,
+        images_prepared_by="processor" if opened.parity is None else "device",
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from engines.preprocessing.values import Picture
+from engines.runner import Prepared
 
 
 @dataclass(slots=True)
 class _Kept:
-    images: dict[int, Picture] = field(default_factory=dict)
+    images: dict[int, Prepared] = field(default_factory=dict)
     size_bytes: int = 0
 
 
@@ -28,19 +28,19 @@ class PreparedImages:
 
     @property
     def held_bytes(self) -> int:
-        """Return the memory that the kept pixels take."""
+        """Return the memory that the kept images take, wherever their runners have it."""
         return self._bytes
 
-    def get(self, study_id: int, model_key: str, instance_id: int) -> Picture | None:
+    def get(self, study_id: int, model_key: str, instance_id: int) -> Prepared | None:
         """Return a kept image."""
         kept = self._studies.get((study_id, model_key))
         return None if kept is None else kept.images.get(instance_id)
 
-    def put(self, study_id: int, model_key: str, instance_id: int, prepared: Picture) -> None:
+    def put(self, study_id: int, model_key: str, instance_id: int, prepared: Prepared) -> None:
         """Keep an image if there is room, or room can be made by forgetting other studies."""
         kept = self._studies.setdefault((study_id, model_key), _Kept())
         self._studies.move_to_end((study_id, model_key))
-        size = prepared.values.nbytes
+        size = prepared.nbytes
         if instance_id in kept.images or kept.size_bytes + size > self._max_bytes:
             return
         while self._bytes + size > self._max_bytes:

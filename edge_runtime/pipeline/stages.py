@@ -20,7 +20,6 @@ from edge_runtime.model.reasons import ReasonCode
 from edge_runtime.pipeline.analysis import Step, Work, run_steps
 from edge_runtime.pipeline.arrivals import Arrivals, Arriving
 from edge_runtime.pipeline.assembly import AssemblyRules, Complete, decide, is_discontinued
-from edge_runtime.pipeline.decode import read_pixels
 from edge_runtime.pipeline.early import EarlyRun, EarlyRuns
 from edge_runtime.pipeline.errors import StopRequestedError
 from edge_runtime.pipeline.gate import check_series
@@ -34,7 +33,7 @@ from edge_runtime.pipeline.inference import (
 )
 from edge_runtime.pipeline.models import ActiveModel
 from edge_runtime.pipeline.prepared import PreparedImages
-from edge_runtime.pipeline.preprocess import prepare_image
+from edge_runtime.pipeline.reading import read_image
 from edge_runtime.pipeline.selection import Rejected, may_be_selected, select_series
 from edge_runtime.store.analyses import (
     ClaimedAnalysis,
@@ -47,9 +46,9 @@ from edge_runtime.store.analyses import (
 )
 from edge_runtime.store.deliveries import StudyInstance
 from edge_runtime.store.studies import ArrivedInstance, callers_of
-from engines.contract import FREE, Engine
+from engines.contract import FREE
 from engines.errors import ModelEngineError
-from engines.preprocessing.values import Picture
+from engines.runner import AnyRunner, Prepared
 from engines.scheduling import BatchCost, BatchRule, RunNow, next_batch
 
 _log = structlog.get_logger()
@@ -162,15 +161,20 @@ def prepare_next(pipeline: Pipeline) -> bool:
 
 
 def _prepare(pipeline: Pipeline, model: ActiveModel, instance: ArrivedInstance) -> None:
+    runner = model.runner
+    if runner is None:
+        return
     try:
-        prepared = _decode(pipeline, model, instance)
+        prepared = read_image(
+            runner, pipeline.spool / instance.path, instance.header, pipeline.rules.max_pixel_bytes
+        )
     except Exception as error:  # noqa: BLE001 - the stage's boundary: one image must not stop the others
         # The analysis will meet it again, and say so.
         _log.info("preparation.failed", model=model.package.name, error=type(error).__name__)
         return
     name = model.key
     pipeline.prepared.put(instance.study_id, name, instance.instance_id, prepared)
-    if model.engine is not None and runs_by_item(model.package):
+    if runs_by_item(model.package):
         source = Source(instance_id=instance.instance_id, header=instance.header)
         pipeline.early.note(instance.study_id, name, source, pipeline.clock.now().mono_us)
 
@@ -201,7 +205,8 @@ def _infer_early(pipeline: Pipeline, model: ActiveModel) -> bool:
         if pipeline.arrivals.is_receiving(study_id)
     }
     decision = next_batch(list(waiting), rule, pipeline.clock.now().mono_us)
-    if model.engine is None or not isinstance(decision, RunNow):
+    runner = model.runner
+    if runner is None or not isinstance(decision, RunNow):
         return False
     by_study: dict[int, list[ItemKey]] = {}
     for item in decision.items:
@@ -210,7 +215,7 @@ def _infer_early(pipeline: Pipeline, model: ActiveModel) -> bool:
     if FREE in model.package.input.shape[1:]:  # inputs of two studies may differ in size
         by_study = dict([next(iter(by_study.items()))])
     try:
-        _run_chosen(pipeline, model, model.engine, by_study)
+        _run_chosen(pipeline, model, runner, by_study)
     except Exception as error:  # noqa: BLE001 - the stage's boundary: one study must not stop the others
         # The analyses will meet it again, and say so.
         _log.info("inference.failed_early", model=model.key, error=type(error).__name__)
@@ -224,7 +229,7 @@ def _batch_rule(model: ActiveModel) -> BatchRule:
 
 
 def _run_chosen(
-    pipeline: Pipeline, model: ActiveModel, engine: Engine, by_study: dict[int, list[ItemKey]]
+    pipeline: Pipeline, model: ActiveModel, runner: AnyRunner, by_study: dict[int, list[ItemKey]]
 ) -> None:
     chosen, kept = [], []
     for study_id, keys in by_study.items():
@@ -240,7 +245,7 @@ def _run_chosen(
             )
         )
         kept.append((run, ordered))
-    for (run, ordered), outputs in zip(kept, run_items(chosen, model.package, engine), strict=True):
+    for (run, ordered), outputs in zip(kept, run_items(chosen, runner), strict=True):
         run.outputs.update(zip(ordered, outputs, strict=True))
 
 
@@ -273,13 +278,13 @@ def _look_for_items(pipeline: Pipeline, study_id: int, model: ActiveModel, run: 
         run.look_at = count + most
 
 
-def _load_held(held: Callable[[int], Picture | None], instance_id: int) -> Picture:
+def _load_held(held: Callable[[int], Prepared | None], instance_id: int) -> Prepared:
     return _kept(held(instance_id))
 
 
 def _kept(thing: Kept | None) -> Kept:
     if thing is None:
-        raise BugError("an image or a plan was forgotten while it was in use")
+        raise BugError("an image, a plan or an engine was forgotten while it was in use")
     return thing
 
 
@@ -361,7 +366,7 @@ class _LeasedLoad:
         self._model = model
         self._extend_mono_us = pipeline.clock.now().mono_us + pipeline.rules.lease_us // 3
 
-    def __call__(self, instance: StudyInstance) -> Picture:
+    def __call__(self, instance: StudyInstance) -> Prepared:
         kept = self._pipeline.prepared.get(
             self._claim.study_id, self._claim.model_key, instance.instance_id
         )
@@ -370,7 +375,12 @@ class _LeasedLoad:
         if not self._pipeline.keep_going():
             raise StopRequestedError("the worker stops: another one will take this analysis up")
         self._keep_lease()
-        return _decode(self._pipeline, self._model, instance)
+        return read_image(
+            _kept(self._model.runner),
+            self._pipeline.spool / instance.path,
+            instance.header,
+            self._pipeline.rules.max_pixel_bytes,
+        )
 
     def _keep_lease(self) -> None:
         at = self._pipeline.clock.now()
@@ -383,17 +393,6 @@ class _LeasedLoad:
                 lease_us=self._pipeline.rules.lease_us,
             )
             self._extend_mono_us = at.mono_us + self._pipeline.rules.lease_us // 3
-
-
-def _decode(
-    pipeline: Pipeline, model: ActiveModel, instance: StudyInstance | ArrivedInstance
-) -> Picture:
-    pixels = read_pixels(
-        pipeline.spool / instance.path,
-        instance.header,
-        max_bytes=pipeline.rules.max_pixel_bytes,
-    )
-    return prepare_image(pixels, instance.header, model.package.preprocess)
 
 
 def _commit(

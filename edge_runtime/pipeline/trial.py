@@ -8,14 +8,14 @@ from pathlib import Path
 from dicom_node.headers import read_headers
 from edge_runtime.model.finding import Result
 from edge_runtime.pipeline.analysis import Work, run_steps
-from edge_runtime.pipeline.decode import MAX_PIXEL_BYTES, read_pixels
+from edge_runtime.pipeline.decode import MAX_PIXEL_BYTES
 from edge_runtime.pipeline.flow import ANALYSIS
 from edge_runtime.pipeline.models import ActiveModel
-from edge_runtime.pipeline.preprocess import prepare_image
+from edge_runtime.pipeline.reading import read_image
 from edge_runtime.store.deliveries import StudyInstance
 from engines.contract import Engine
 from engines.package import ModelPackage
-from engines.preprocessing.values import Picture
+from engines.runner import HostRunner, Prepared
 
 MAX_INSTANCES = 10_000
 
@@ -41,13 +41,13 @@ def examine(paths: Iterable[Path], package: ModelPackage, engine: Engine) -> Res
             instance_id=number, revision=1, header=header, path=path.name
         )
 
-    def load(instance: StudyInstance) -> Picture:
-        header = instance.header
-        pixels = read_pixels(files[header.sop_instance_uid], header, max_bytes=MAX_PIXEL_BYTES)
-        return prepare_image(pixels, header, package.preprocess)
+    runner = HostRunner(package, engine)
+
+    def load(instance: StudyInstance) -> Prepared:
+        return read_image(runner, files[instance.header.sop_instance_uid], instance.header)
 
     work = Work(
-        model=ActiveModel(package=package, engine=engine),
+        model=ActiveModel(package=package, runner=runner),
         instances=tuple(instances.values()),
         load=load,
         max_instances=MAX_INSTANCES,

@@ -45,6 +45,8 @@ class EngineInUse:
     refusal: str
     """Why none runs; empty where one does."""
     passed_over: tuple[PassedOverEngine, ...]
+    preparation_obstacle: str = ""
+    """Why the processor prepares images that the engine could take from a device."""
 
 
 def record_engines(
@@ -65,8 +67,8 @@ def record_engines(
 
 def _insert(connection: sqlite3.Connection, each: EngineInUse, at: Instant) -> None:
     connection.execute(
-        "INSERT INTO engine_in_use VALUES (?, ?, ?, ?)",
-        (each.model_key, each.engine, each.refusal, at.wall_us),
+        "INSERT INTO engine_in_use VALUES (?, ?, ?, ?, ?)",
+        (each.model_key, each.engine, each.refusal, at.wall_us, each.preparation_obstacle),
     )
     connection.executemany(
         "INSERT INTO engine_passed_over VALUES (?, ?, ?, ?, ?)",
@@ -105,6 +107,7 @@ def engines_in_use(connection: sqlite3.Connection) -> tuple[EngineInUse, ...]:
             engine=row["engine"],
             refusal=row["refusal"],
             passed_over=tuple(passed_over.get(row["model_key"], ())),
+            preparation_obstacle=row["preparation_obstacle"],
         )
         for row in connection.execute("SELECT * FROM engine_in_use ORDER BY model_key")
     )

@@ -6,7 +6,7 @@ Pure; ``layout`` has the records.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,7 @@ from engines.preprocessing.rescaling import (
     usable_position,
     usable_spacing,
 )
-from engines.preprocessing.values import Picture, StoredImage, Turn
+from engines.preprocessing.values import Picture, StoredImage, StoredPixels, Turn
 from engines.steps import Letterbox, ResampleInPlane, ScaleRange, ZscoreNormalise
 
 _MOST_SLOT_BYTES = (1 << 31) - 1
@@ -68,23 +68,42 @@ class PackedSlice:
         """Cells along stored rows: so many blocks can share the work."""
         return len(self.geometry.row_table.first)
 
-    def write(self, slot: Bytes, picture_address: int, next_bytes: int = 0) -> None:
+    def write(
+        self, slot: Bytes, picture_address: int, next_bytes: int = 0, *, has_pixels: bool = False
+    ) -> None:
         """Fill a slot.
 
         Args:
             slot: Its memory.
             picture_address: Where on the device the picture shall lie.
             next_bytes: From this slot to the next, where several are launched together.
+            has_pixels: They were read to ``pixels_in`` of this slot.
         """
         prefix = self.geometry.prefix
         slot[SLICE.itemsize : prefix.nbytes] = prefix[SLICE.itemsize :]
         header = slot[: SLICE.itemsize].view(SLICE)
         header[:] = self.header
         header["picture"], header["next"] = picture_address, next_bytes
-        pixels = self.image.pixels
-        dtype = np.int16 if pixels.dtype.kind == "i" else np.uint16
-        place = slot[prefix.nbytes :][: pixels.size * STORED_BYTES]
-        np.copyto(place.view(dtype).reshape(pixels.shape), pixels)
+        if not has_pixels:
+            np.copyto(pixels_in(slot, self.geometry, self.image), self.image.pixels)
+
+
+def pixels_in(slot: Bytes, geometry: Geometry, image: StoredImage) -> StoredPixels:
+    """Return where in its slot the pixels of an image lie: (rows, columns) of two bytes."""
+    dtype = np.int16 if image.pixels.dtype.kind == "i" else np.uint16
+    place = slot[geometry.prefix.nbytes :][: image.pixels.size * STORED_BYTES]
+    return place.view(dtype).reshape(image.pixels.shape)
+
+
+def geometry_for(image: StoredImage, plan: FusedPlan) -> Geometry:
+    """Return the geometry of an image; its pixels' content is not looked at.
+
+    Raises:
+        UnfitImagesError: As ``prepare``.
+    """
+    turn = (image.turn if plan.turn is not None else None) or Turn()
+    rows, columns = image.pixels.shape
+    return geometry_of(plan.grid, (rows, columns), usable_spacing(image.spacing_mm), turn)
 
 
 def fits(image: StoredImage) -> bool:
@@ -107,9 +126,7 @@ def pack_slice(image: StoredImage, plan: FusedPlan) -> PackedSlice:
     # The checks, and their order, are those of engines.preprocessing.
     extremes = extremes_of(image)
     padding = padding_range(image)
-    turn = (image.turn if plan.turn is not None else None) or Turn()
-    rows, columns = image.pixels.shape
-    geometry = geometry_of(plan.grid, (rows, columns), usable_spacing(image.spacing_mm), turn)
+    geometry = geometry_for(image, plan)
     header = geometry.prefix[: SLICE.itemsize].copy().view(SLICE)
     header["slope"], header["intercept"] = image.slope, image.intercept - plan.minus
     header["padding_value"] = plan.rescale.padding - plan.minus
@@ -174,21 +191,21 @@ def pack_recipe(plan: FusedPlan, items: int) -> Bytes:
     return np.pad(packed, (0, aligned(packed.nbytes) - packed.nbytes))
 
 
-def pack_order(items: Sequence[Item], addresses: Sequence[int]) -> Bytes:
+def pack_order(items: Sequence[Item], address_of: Callable[[int], int]) -> Bytes:
     """Lay out which pictures make which item.
 
     Args:
-        items: Whose members are places in ``addresses``.
-        addresses: Of the pictures on the device.
+        items: Those wanted, and their neighbours.
+        address_of: Returns where on the device a member's picture lies.
     """
     counts = [len(item.members) for item in items]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     members = np.zeros(int(starts[-1]), dtype=MEMBER)
-    members["picture"] = [addresses[member] for item in items for member in item.members]
+    members["picture"] = [address_of(member) for item in items for member in item.members]
     members["weight"] = [weight for item in items for weight in item.weights]
-    order = np.zeros(aligned(starts.nbytes) + members.nbytes, dtype=np.uint8)
+    order = np.zeros(aligned(starts.nbytes) + aligned(members.nbytes), dtype=np.uint8)
     order[: starts.nbytes] = starts.view(np.uint8)
-    order[aligned(starts.nbytes) :] = members.view(np.uint8)
+    order[aligned(starts.nbytes) :][: members.nbytes] = members.view(np.uint8)
     return order
 
 

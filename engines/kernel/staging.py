@@ -5,13 +5,13 @@ back: while the device works the next image is laid into the next slot. ``add_al
 many at once, where they are there already. ``whole_input`` and ``input_of`` do the same as
 ``assemble`` and ``items_input`` of ``engines.preprocessing.running``, and refuse what those refuse.
 
-Images of one series have their pictures here until ``clear``; an image's picture is known by what
-``add`` returned for it.
+Pictures of any number of series lie here at the same time. One keeps its memory for as long as
+somebody holds what ``add`` returned for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,27 +20,29 @@ from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from engines.device.contract import Buffer, Device, Event, PinnedArray, Stream
+from engines.device.contract import Buffer, Device, Event
 from engines.errors import EngineMisuseError, ImageFault, UnfitImagesError
 from engines.kernel.fusing import FusedPlan
-from engines.kernel.layout import MAP, NO_VALUES, TILE, Bytes
+from engines.kernel.layout import MAP, NO_VALUES, STORED_BYTES, TILE, Bytes
+from engines.kernel.memory import CHUNK, STATUS_BYTES, Chunk, Place, Slot
 from engines.kernel.packing import (
     PackedSlice,
     fits,
+    geometry_for,
     pack_map,
     pack_order,
     pack_recipe,
     pack_slice,
+    pixels_in,
 )
 from engines.preprocessing.collecting import Item, check_alike, order_pictures
 from engines.preprocessing.running import plan_items, prepare
-from engines.preprocessing.values import Picture, StoredImage
+from engines.preprocessing.values import Picture, StoredImage, StoredPixels
+from engines.runner import ItemRun
 from engines.steps import EachImage
 
 SLOTS = 3
 """One is laid out, one is copied, one is computed."""
-CHUNK = 64
-"""Pictures for which memory is taken at a time."""
 BATCH_BYTES = 16 << 20
 """Of the images that are copied together: enough to keep a bus busy, little enough that copies and
 kernels overlap."""
@@ -51,17 +53,21 @@ THREADS = 256
 """Of a block: eight warps hide the latency of memory on every generation."""
 MAP_THREADS = 1024
 """Of the one block that looks at all values of a picture."""
-STATUS_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedPicture:
     """The picture of one image, on the device."""
 
-    number: int
-    """In the order of ``add``."""
+    place: Place
+    """Where it lies."""
     picture: Picture
     """What is known of it; its values are no memory and mean nothing."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its values, on the device."""
+        return self.picture.nbytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,56 +79,6 @@ class DeviceInput:
     shape: tuple[int, ...]
     ready: Event
     """Before it, the buffer's content is not the input: let a stream wait for it."""
-
-
-class Slot:
-    """Pinned memory and memory of the device that take the same bytes, one use after the other."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._done = device.event()
-        self._is_used = False
-        self._pinned: PinnedArray | None = None
-        self._buffer: Buffer | None = None
-
-    def begin(self, nbytes: int) -> Bytes:
-        """Wait for the last use, and return memory to fill."""
-        if self._is_used:
-            self._done.synchronize()
-            self._is_used = False
-        if self._pinned is None or self._buffer is None or self._buffer.nbytes < nbytes:
-            self.free_memory()
-            self._pinned = self._device.pinned((nbytes,), np.uint8)
-            self._buffer = self._device.allocate(nbytes)
-        array: Bytes = self._pinned.array[:nbytes]
-        return array
-
-    def send(self, nbytes: int, stream: Stream) -> Buffer:
-        """Ask for the copy of what was filled."""
-        if self._pinned is None or self._buffer is None:
-            raise EngineMisuseError("a slot is sent before it is begun")
-        self._device.copy_in(self._buffer, self._pinned.array[:nbytes], stream)
-        return self._buffer
-
-    def end(self, stream: Stream) -> Event:
-        """All that uses the slot has been asked for."""
-        self._done.record(stream)
-        self._is_used = True
-        return self._done
-
-    def free_memory(self) -> None:
-        """Give back what was taken; the slot can be begun again."""
-        for held in (self._pinned, self._buffer):
-            if held is not None:
-                held.free()
-        self._pinned = self._buffer = None
-
-    def free(self) -> None:
-        """Wait for the last use, and give everything back."""
-        if self._is_used:
-            self._done.synchronize()
-        self.free_memory()
-        self._done.free()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -151,14 +107,6 @@ class Freeable(Protocol):
 Held = TypeVar("Held", bound=Freeable)
 
 
-class _Chunk:
-    """Memory of the device for some pictures, and a word for each: whether a map found nothing."""
-
-    def __init__(self, device: Device, picture_bytes: int) -> None:
-        self.status_offset = CHUNK * picture_bytes
-        self.buffer = device.allocate(self.status_offset + CHUNK * STATUS_BYTES)
-
-
 class FusedStaging:
     """The pictures of one series, on a device; a context manager."""
 
@@ -174,9 +122,10 @@ class FusedStaging:
         self._plan = plan
         self._kernels = kernels
         self._picture_bytes = plan.grid.rows * plan.grid.columns * np.dtype(np.float32).itemsize
-        self._count = 0
+        self._free: list[int] = []
         self._turns = 0
-        self._chunks: list[_Chunk] = []
+        self._offered: StoredPixels | None = None
+        self._chunks: list[Chunk] = []
         self._input: Buffer | None = None
         self._looks_for_foreground = any(
             getattr(step, "foreground_above", None) is not None for step in plan.maps
@@ -204,35 +153,38 @@ class FusedStaging:
     ) -> None:
         self._stack.close()
 
+    def place_for(self, image: StoredImage) -> StoredPixels | None:
+        """Return pinned memory for the pixels of the image that is added next; see ``Runner``.
+
+        Raises:
+            UnfitImagesError: No step can make a picture of it.
+            DeviceError: The device failed, or has not so much memory.
+        """
+        self._offered = None
+        if image.pixels.dtype.itemsize == STORED_BYTES and fits(image):
+            geometry = geometry_for(image, self._plan)
+            slot = self._slots[self._turns % SLOTS].begin(geometry.nbytes)
+            self._offered = pixels_in(slot, geometry, image)
+        return self._offered
+
     def add(self, image: StoredImage) -> StagedPicture:
         """Ask for the picture of an image that has arrived; see ``add_all``."""
-        return self.add_all([image])[0]
+        (staged,) = self._added([image])
+        return staged
 
     def add_all(self, images: Sequence[StoredImage]) -> tuple[StagedPicture, ...]:
         """Ask for the pictures of several images, many by one copy and one launch.
 
-        Their pixels are read before this returns. Where one of them is refused, none is added.
+        Their pixels are read before this returns, and lie in none of ``place_for``. Where one of
+        them is refused, none is added.
 
         Raises:
             UnfitImagesError: No step can make a picture of an image. That nothing lies above
                 ``foreground_above`` is told by who makes the input.
             DeviceError: The device failed, or has not so much memory.
         """
-        before = self._count
-        staged: list[StagedPicture] = []
-        try:
-            for batch in self._batches(images):
-                pictures = self._put_batch(batch)
-                numbers = range(self._count, self._count + len(pictures))
-                staged += (
-                    StagedPicture(number=number, picture=picture)
-                    for number, picture in zip(numbers, pictures, strict=True)
-                )
-                self._count += len(pictures)
-        except BaseException:
-            self._count = before
-            raise
-        return tuple(staged)
+        self._offered = None
+        return self._added(images)
 
     def whole_input(self, staged: Sequence[StagedPicture]) -> DeviceInput:
         """Ask for the model's input of a whole series, as ``assemble`` makes it.
@@ -250,44 +202,54 @@ class FusedStaging:
             [each.picture.thickness_mm for each in ordered],
             self._plan.collect,
         )
+        return self.input_of([self.series_run(ordered, items)])
+
+    def series_run(
+        self, ordered: Sequence[StagedPicture], items: Sequence[Item]
+    ) -> ItemRun[StagedPicture]:
+        """Return a whole series as one run.
+
+        Args:
+            ordered: In the order for which the items were planned.
+            items: All of them.
+
+        Raises:
+            UnfitImagesError: The pictures make no stack.
+        """
         if not isinstance(self._plan.collect, EachImage):
             for one, other in pairwise(ordered):
                 check_alike(one.picture, other.picture)
-        return self.input_of(ordered, items, range(len(items)))
+        return ItemRun(pictures=dict(enumerate(ordered)), items=items, places=range(len(items)))
 
-    def input_of(
-        self, ordered: Sequence[StagedPicture], items: Sequence[Item], places: range
-    ) -> DeviceInput:
-        """Ask for the model's input of some items in a row, as ``items_input`` makes it.
+    def input_of(self, runs: Sequence[ItemRun[StagedPicture]]) -> DeviceInput:
+        """Ask for the model's input of some items, as ``items_input`` makes it for each run.
 
         Args:
-            ordered: The pictures of which the items' members are the places.
-            items: Those wanted and their neighbours, in order; at the ends of the series only
-                those that there are.
-            places: In ``items``, of those wanted.
+            runs: At least one; of a layout that takes the whole stack as one, one of all items.
 
         Raises:
             UnfitImagesError: The members of an item differ, or nothing lies above
                 ``foreground_above`` in one of them.
-            EngineMisuseError: Some items of a layout that takes the whole stack as one.
+            EngineMisuseError: Some items of a layout that takes the whole stack as one, or pictures
+                of another staging.
             DeviceError: The device failed, or has not so much memory.
         """
-        if self._plan.layout.is_volume and len(places) < len(items):
+        is_whole = len(runs) == 1 and len(runs[0].places) == len(runs[0].items)
+        if self._plan.layout.is_volume and not is_whole:
             raise EngineMisuseError(f"layout {self._plan.layout.value} has no items")
-        for item in items:
-            for member in item.members[1:]:
-                check_alike(ordered[item.members[0]].picture, ordered[member].picture)
+        used: set[int] = set()
+        for run in runs:
+            for item in run.items:
+                first, *others = (run.pictures[member] for member in item.members)
+                for other in others:
+                    check_alike(first.picture, other.picture)
+                used |= {self._number(each) for each in (first, *others)}
         if self._looks_for_foreground:
-            self._check_foreground(
-                {ordered[each].number for item in items for each in item.members}
-            )
-        made = self._input_buffer(len(places))
-        ready = self._make_channels(ordered, items, places, made)
-        return DeviceInput(buffer=made, shape=self._plan.input_shape(len(places)), ready=ready)
-
-    def clear(self) -> None:
-        """Forget all pictures; their memory is kept for the next series."""
-        self._count = 0
+            self._check_foreground(used)
+        count = sum(len(run.places) for run in runs)
+        made = self._input_buffer(count)
+        ready = self._make_channels(runs, count, made)
+        return DeviceInput(buffer=made, shape=self._plan.input_shape(count), ready=ready)
 
     # --------------------------------------------------------------- plumbing
 
@@ -300,6 +262,7 @@ class FusedStaging:
         for chunk in self._chunks:
             chunk.buffer.free()
         self._chunks.clear()
+        self._free = []  # the pictures that somebody still holds are of no staging now
         if self._input is not None:
             self._input.free()
             self._input = None
@@ -329,33 +292,52 @@ class FusedStaging:
         if batch:
             yield batch
 
-    def _put_batch(self, batch: Sequence[Packed]) -> list[Picture]:
-        last = self._count + len(batch) - 1
-        while last // CHUNK >= len(self._chunks):
-            self._chunks.append(_Chunk(self._device, self._picture_bytes))
+    def _added(self, images: Sequence[StoredImage]) -> tuple[StagedPicture, ...]:
+        staged: list[StagedPicture] = []
+        for batch in self._batches(images):
+            places = [self._place() for _ in batch]
+            self._put_batch(batch, [place.number for place in places])
+            staged += (
+                StagedPicture(place=place, picture=packed.picture)
+                for place, packed in zip(places, batch, strict=True)
+            )
+        return tuple(staged)
+
+    def _place(self) -> Place:
+        if not self._free:
+            first = len(self._chunks) * CHUNK
+            self._chunks.append(Chunk(self._device, self._picture_bytes))
+            self._free.extend(reversed(range(first, first + CHUNK)))
+        return Place(self._free)
+
+    def _put_batch(self, batch: Sequence[Packed], numbers: Sequence[int]) -> None:
         slot = self._slots[self._turns % SLOTS]
         self._turns += 1
         put = self._put_slices if isinstance(batch[0], PackedSlice) else self._put_prepared
         try:
-            put(slot, batch)
+            put(slot, batch, numbers)
         finally:
             # Whatever was asked for still reads the slot.
             slot.end(self._stream)
-        return [packed.picture for packed in batch]
+            self._offered = None
 
-    def _put_slices(self, slot: Slot, batch: Sequence[Packed]) -> None:
+    def _put_slices(self, slot: Slot, batch: Sequence[Packed], numbers: Sequence[int]) -> None:
         slices = [packed for packed in batch if isinstance(packed, PackedSlice)]
         stride = max(packed.nbytes for packed in slices)
-        place = slot.begin(stride * len(slices))
-        for number, packed in enumerate(slices):
-            address = self._picture_address(self._count + number)
-            packed.write(place[number * stride :], address, stride)
-        buffer = slot.send(place.nbytes, self._stream)
+        memory = slot.begin(stride * len(slices))
+        for place, (packed, number) in enumerate(zip(slices, numbers, strict=True)):
+            packed.write(
+                memory[place * stride :],
+                self._picture_address(number),
+                stride,
+                has_pixels=packed.image.pixels is self._offered,
+            )
+        buffer = slot.send(memory.nbytes, self._stream)
         cells = max(packed.row_cells for packed in slices)
         blocks = cells if len(slices) == 1 else -(-cells // ROWS_OF_BLOCK)
         self._launch("edge_triage_place", (blocks, 1, len(slices)), THREADS, buffer)
-        for number in range(len(slices)):
-            self._map(self._count + number)
+        for number in numbers:
+            self._map(number)
 
     def _map(self, number: int) -> None:
         if self._map_buffer is None:
@@ -383,13 +365,13 @@ class FusedStaging:
             picture=replace(picture, values=nothing),
         )
 
-    def _put_prepared(self, slot: Slot, batch: Sequence[Packed]) -> None:
+    def _put_prepared(self, slot: Slot, batch: Sequence[Packed], numbers: Sequence[int]) -> None:
         pictures = [packed for packed in batch if isinstance(packed, PreparedPicture)]
-        place = slot.begin(self._picture_bytes * len(pictures) + STATUS_BYTES)
-        nothing_wrong = place[-STATUS_BYTES:]
+        memory = slot.begin(self._picture_bytes * len(pictures) + STATUS_BYTES)
+        nothing_wrong = memory[-STATUS_BYTES:]
         nothing_wrong[:] = 0
-        for number, prepared in enumerate(pictures, start=self._count):
-            part = place[(number - self._count) * self._picture_bytes :][: self._picture_bytes]
+        for place, (prepared, number) in enumerate(zip(pictures, numbers, strict=True)):
+            part = memory[place * self._picture_bytes :][: self._picture_bytes]
             part[:] = prepared.values
             chunk, offset = self._place_of(number)
             self._device.copy_in(chunk.buffer, part, self._stream, offset=offset)
@@ -397,19 +379,24 @@ class FusedStaging:
             self._device.copy_in(chunk.buffer, nothing_wrong, self._stream, offset=status)
 
     def _check_foreground(self, numbers: set[int]) -> None:
-        found = []
-        for chunk in self._chunks:
+        found = {}
+        for each in {number // CHUNK for number in numbers}:
+            chunk = self._chunks[each]
             status = self._order.begin(CHUNK * STATUS_BYTES).view(np.int32)
             self._device.copy_out(status, chunk.buffer, self._stream, offset=chunk.status_offset)
             self._stream.synchronize()
-            found.append(status.copy())
+            found[each] = status.copy()
         if any(found[number // CHUNK][number % CHUNK] for number in numbers):
             raise UnfitImagesError(
                 ImageFault.NO_FOREGROUND, "nothing lies above 'foreground_above'"
             )
 
+    @property
+    def _item_bytes(self) -> int:
+        return len(self._plan.channels) * self._picture_bytes
+
     def _input_buffer(self, items: int) -> Buffer:
-        nbytes = items * len(self._plan.channels) * self._picture_bytes
+        nbytes = items * self._item_bytes
         if self._input is None or self._input.nbytes < nbytes:
             if self._input is not None:
                 self._stream.synchronize()
@@ -419,39 +406,45 @@ class FusedStaging:
         return self._input
 
     def _make_channels(
-        self, ordered: Sequence[StagedPicture], items: Sequence[Item], places: range, made: Buffer
+        self, runs: Sequence[ItemRun[StagedPicture]], count: int, made: Buffer
     ) -> Event:
-        recipe = pack_recipe(self._plan, len(places))
-        order = pack_order(items, [self._address(each.number) for each in ordered])
-        both = self._order.begin(recipe.nbytes + order.nbytes)
-        both[: recipe.nbytes], both[recipe.nbytes :] = recipe, order
+        recipe = pack_recipe(self._plan, count)
+        orders = [pack_order(run.items, self._addresses(run)) for run in runs]
+        memory = self._order.begin(recipe.nbytes + sum(order.nbytes for order in orders))
+        np.concatenate([recipe, *orders], out=memory)
         pixels = self._plan.grid.rows * self._plan.grid.columns
         try:
-            buffer = self._order.send(both.nbytes, self._stream)
-            self._launch(
-                "edge_triage_channels",
-                (-(-pixels // TILE), len(places), 1),
-                THREADS,
-                buffer,
-                np.uint64(buffer.address + recipe.nbytes),
-                np.int32(len(items)),
-                np.int32(places.start),
-                made,
-            )
+            buffer = self._order.send(memory.nbytes, self._stream)
+            at, row = recipe.nbytes, 0
+            for run, order in zip(runs, orders, strict=True):
+                self._launch(
+                    "edge_triage_channels",
+                    (-(-pixels // TILE), len(run.places), 1),
+                    THREADS,
+                    buffer,
+                    np.uint64(buffer.address + at),
+                    np.int32(len(run.items)),
+                    np.int32(run.places.start),
+                    np.uint64(made.address + row * self._item_bytes),
+                )
+                at, row = at + order.nbytes, row + len(run.places)
         finally:
             ready = self._order.end(self._stream)
         return ready
 
-    def _address(self, number: int) -> int:
-        if number >= self._count:
-            raise EngineMisuseError("this picture was cleared")
-        return self._picture_address(number)
+    def _addresses(self, run: ItemRun[StagedPicture]) -> Callable[[int], int]:
+        return lambda member: self._picture_address(run.pictures[member].place.number)
+
+    def _number(self, staged: StagedPicture) -> int:
+        if not staged.place.is_of(self._free):
+            raise EngineMisuseError("this picture is of another staging, or of one that was left")
+        return staged.place.number
 
     def _picture_address(self, number: int) -> int:
         chunk, offset = self._place_of(number)
         return chunk.buffer.address + offset
 
-    def _place_of(self, number: int) -> tuple[_Chunk, int]:
+    def _place_of(self, number: int) -> tuple[Chunk, int]:
         return self._chunks[number // CHUNK], number % CHUNK * self._picture_bytes
 
     def _launch(

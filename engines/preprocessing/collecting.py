@@ -7,7 +7,7 @@ values. An item's members are indices into the series ordered along the normal.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -125,8 +125,12 @@ def slice_faces(positions: Float64, thickness_mm: float, default_mm: float) -> F
     return np.concatenate([[outer[0]], positions[:-1] + gaps / 2, [outer[1]]])
 
 
-def average_item(pictures: Sequence[Picture], item: Item) -> Float32:
+def average_item(pictures: Sequence[Picture] | Mapping[int, Picture], item: Item) -> Float32:
     """(rows, columns): the weighted mean of the item's members; a single one is not copied.
+
+    Args:
+        pictures: by member.
+        item: whose mean is wanted.
 
     Raises:
         UnfitImagesError: INCONSISTENT: the members differ in size or spacing.

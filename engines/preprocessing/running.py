@@ -186,18 +186,13 @@ def stack_in_order(
         seen.append(replace(picture, values=_NOTHING))
         held[place] = picture
         while done < len(items) and items[done].members[-1] <= place:
-            values[done] = _average_of_held(held, items[done])
+            values[done] = average_item(held, items[done])
             done += 1
         needed = items[done].members[0] if done < len(items) else len(seen)
         held = {each: kept for each, kept in held.items() if each >= needed}
     if values is None:
         raise UnfitImagesError(ImageFault.NO_IMAGES, "there is no image")
     return Stack(values=values, spacing_mm=_spacing_of(seen, parts_of(steps)[Part.COLLECT][0]))
-
-
-def _average_of_held(held: Mapping[int, Picture], item: Item) -> Float32:
-    members = [held[member] for member in item.members]
-    return average_item(members, replace(item, members=tuple(range(len(members)))))
 
 
 def finish(stack: Stack, steps: Sequence[PreprocessStep]) -> Stack:

@@ -70,6 +70,11 @@ class Picture:
     position_mm: float | None = None
     thickness_mm: float | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of its values."""
+        return self.values.nbytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:

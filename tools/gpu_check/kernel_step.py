@@ -18,6 +18,7 @@ from engines.device.host import HostDevice
 from engines.device.opening import open_device
 from engines.errors import KernelBuildError
 from engines.kernel.compiling import Target, compile_kernels
+from engines.kernel.drawn_images import draw_ct, draw_radiographs
 from engines.kernel.fusing import FusedPlan, NotFused, fusable
 from engines.kernel.packing import pack_slice
 from engines.kernel.staging import ROWS_OF_BLOCK, THREADS, FusedStaging
@@ -25,7 +26,6 @@ from engines.loading import LoadedPackage
 from engines.preprocessing.running import assemble, prepare
 from engines.preprocessing.values import Float32, StoredImage
 from tools.gpu_check.ceilings_step import read_ceilings, time_on_device
-from tools.gpu_check.drawn_series import draw_ct, draw_radiographs
 from tools.gpu_check.rows import RowFile, number
 from tools.gpu_check.subjects import packages
 
@@ -175,7 +175,6 @@ def _time_package(
     with FusedStaging(device, plan, kernels) as staging:
 
         def stage() -> None:
-            staging.clear()
             staging.whole_input(staging.add_all(images)).ready.synchronize()
 
         stage()

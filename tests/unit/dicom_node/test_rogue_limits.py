@@ -114,7 +114,8 @@ def test_peer_that_idles_longer_than_allowed_is_ended_and_its_half_image_dropped
 ) -> None:
     """Scanners keep associations open; only ``idle_timeout_s`` ends one (an hour by default)."""
     assert NodeSettings(ae_title="NODE").idle_timeout_s == 3600
-    station = start(idle_timeout_s=0.5, stalled_timeout_s=0.5)
+    # Long enough for `check_sound` on a machine that has other things to do.
+    station = start(idle_timeout_s=2.0, stalled_timeout_s=0.5)
     with RogueModality(station.port) as modality:
         modality.associate()
         modality.send(*IMAGE.message(size=500)[:3])

@@ -18,6 +18,7 @@ from edge_runtime.config.settings import EngineSettings
 from edge_runtime.model.analysis import AnalysisState
 from edge_runtime.pipeline.models import ActiveModel, open_models
 from engines.contract import Engine, EngineDescription
+from engines.runner import HostRunner
 
 SLICES = 24
 RADIUS = 1
@@ -63,7 +64,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ActiveMode
     with open_models([package], EngineSettings()) as (opened,):
         assert opened.engine is not None
         with CountingEngine(opened.engine) as counting:
-            yield ActiveModel(package=opened.package, engine=counting)
+            yield ActiveModel(package=opened.package, runner=HostRunner(opened.package, counting))
 
 
 @pytest.fixture
@@ -175,7 +176,9 @@ def test_items_of_two_studies_share_a_batch_where_an_engine_takes_many(
     with many:
         folder = tmp_path / "two"
         folder.mkdir()
-        bench = WorkerBench(folder, (ActiveModel(package=model.package, engine=many),))
+        bench = WorkerBench(
+            folder, (ActiveModel(package=model.package, runner=HostRunner(model.package, many)),)
+        )
         for number in range(1, SLICES + 1):
             for study in ("1.2.3", "1.2.4"):
                 bench.store(number, study=study, images=SLICES + 1, hu=HU[number - 1])
@@ -203,8 +206,10 @@ def test_the_more_urgent_model_runs_first(tmp_path: Path, model: ActiveModel) ->
 
     with Named(model.engine, "shadow") as shadow, Named(model.engine, "model") as urgent:
         models = (
-            ActiveModel(package=model.package, engine=shadow, is_shadow=True),
-            ActiveModel(package=model.package, engine=urgent),
+            ActiveModel(
+                package=model.package, runner=HostRunner(model.package, shadow), is_shadow=True
+            ),
+            ActiveModel(package=model.package, runner=HostRunner(model.package, urgent)),
         )
         folder = tmp_path / "both"
         folder.mkdir()

@@ -19,6 +19,7 @@ from edge_runtime.model.finding import FindingScore, Scored
 from edge_runtime.pipeline.models import ActiveModel, open_models, site_thresholds
 from engines.loading import LoadedPackage
 from engines.package import Calibration, ModelPackage, OperatingPoint, Urgency
+from engines.runner import HostRunner
 
 SLICES = 8
 
@@ -45,7 +46,9 @@ def with_two_findings(package: ModelPackage) -> ModelPackage:
 @pytest.fixture
 def two(loaded: LoadedPackage) -> Iterator[ActiveModel]:
     with open_models([loaded], EngineSettings()) as (opened,):
-        yield ActiveModel(package=with_two_findings(opened.package), engine=opened.engine)
+        assert opened.engine is not None
+        package = with_two_findings(opened.package)
+        yield ActiveModel(package=package, runner=HostRunner(package, opened.engine))
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_the_bound_holds_and_what_is_held_is_what_is_counted(
         else:
             kept.forget(study, "m")
         found = [
-            prepared.values.nbytes
+            prepared.nbytes
             for study_id in range(1, 5)
             for instance_id in range(1, 10)
             if (prepared := kept.get(study_id, "m", instance_id)) is not None

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulators import killed_sweep
 from simulators.hand_clock import HandClock
-from simulators.killed_sweep import kill_at_every_step
+from simulators.killed import kill_at_every_step
 from simulators.retention_bench import DAY_S, KEEP_S, LEAST_KEEP_S, RULES, RetentionBench
 from simulators.scores import scored
 from simulators.waiting import wait_until
@@ -398,7 +399,7 @@ def test_a_kill_between_any_two_steps_leaves_all_of_a_study_or_nothing(tmp_path:
         bench.store("1.2.3", number=101, hu=9)  # into quarantine
         bench.decided("1.2.3", images=4)
         bench.decided("1.2.4", images=2, channels=(Channel.FORWARD,))
-    copies = kill_at_every_step(template, tmp_path / "killed")
+    copies = kill_at_every_step(killed_sweep, template, tmp_path / "killed")
     assert len(copies) > 40
     outcomes = [_restart(copy) for copy in copies]
     assert outcomes == sorted(outcomes, reverse=True)  # once it has begun to leave, it leaves

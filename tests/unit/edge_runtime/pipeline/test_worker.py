@@ -32,6 +32,7 @@ from edge_runtime.pipeline.stages import next_due_us
 from edge_runtime.pipeline.worker import run_pipeline
 from edge_runtime.store.analyses import claim_analysis, return_expired_analyses
 from edge_runtime.store.worklist import find_study
+from engines.runner import HostRunner
 
 SLICES = 8
 
@@ -275,7 +276,9 @@ def test_an_engine_that_fails_while_it_runs_is_the_devices_fault(
 ) -> None:
     wrong = models[0].package.input.model_copy(update={"name": "no_input_of_the_model"})
     package = models[0].package.model_copy(update={"input": wrong})
-    bench = make_bench((dataclasses.replace(models[0], package=package),))
+    assert models[0].engine is not None
+    runner = HostRunner(package, models[0].engine)
+    bench = make_bench((dataclasses.replace(models[0], package=package, runner=runner),))
     bench.store_study(SLICES)
     bench.work()
     assert bench.analysis().state is AnalysisState.FAILED

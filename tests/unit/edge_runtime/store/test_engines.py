@@ -52,7 +52,9 @@ def test_settings_and_rows_use_the_words_of_the_engines(
     assert [member.value for member in ours] == [member.value for member in theirs]
 
 
-@pytest.mark.parametrize("engine", [WELL, FALLEN_BACK, WITHOUT])
+@pytest.mark.parametrize(
+    "engine", [WELL, FALLEN_BACK, WITHOUT, replace(WELL, preparation_obstacle="no compiler")]
+)
 def test_what_was_written_is_read_again(
     connection: sqlite3.Connection, clock: HandClock, engine: EngineInUse
 ) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from simulators.fake_cuda.control import FakeDriver, loaded_fake
+from simulators.fake_cuda.suites import DEVICE_VARIABLE, HOST
 from simulators.fused import FusedKernel
 
 from engines.contract import CudaLibrary
@@ -20,17 +21,16 @@ from engines.device.host import HostDevice
 from engines.device.opening import open_device
 from engines.kernel.compiling import Target, compile_for_host, compile_kernels
 
-_HOST = "host"
-_LIBRARY = os.environ.get("EDGE_TRIAGE_TEST_DEVICE", _HOST)
+_LIBRARY = os.environ.get(DEVICE_VARIABLE, HOST)
 
 
 def opened() -> Device:
-    return HostDevice() if _LIBRARY == _HOST else open_device([CudaLibrary(_LIBRARY)])
+    return HostDevice() if _LIBRARY == HOST else open_device([CudaLibrary(_LIBRARY)])
 
 
 @pytest.fixture(scope="session")
 def fake() -> FakeDriver | None:
-    return None if _LIBRARY == _HOST else loaded_fake()
+    return None if _LIBRARY == HOST else loaded_fake()
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def host_image() -> bytes:
 @pytest.fixture(scope="session")
 def device_image(fake: FakeDriver | None, request: pytest.FixtureRequest) -> bytes:
     """The kernels for the device."""
-    if _LIBRARY != _HOST and fake is None:
+    if _LIBRARY != HOST and fake is None:
         with opened() as device:
             return compile_kernels(Target.of(device.info))
     image: bytes = request.getfixturevalue("host_image")

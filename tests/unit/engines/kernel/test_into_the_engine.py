@@ -57,6 +57,5 @@ def test_a_staged_study_has_the_outputs_of_the_reference(
         for _ in range(4):  # also as a graph
             made = staging.whole_input(staging.add_all(images))
             outputs = engine.run_staged({rule.name: made})
-            staging.clear()
             for output, values in expected.items():
                 np.testing.assert_allclose(outputs[output], values, atol=MOST_DEVIATION)

@@ -178,8 +178,8 @@ def test_orders_name_the_pictures_by_their_addresses() -> None:
         Item(index=3, members=(0, 2), weights=(0.25, 0.75)),
         Item(index=4, members=(2,), weights=(1.0,)),
     ]
-    order = pack_order(items, [100, 200, 300])
+    order = pack_order(items, lambda member: 100 * (member + 1))
     assert order[:12].view(np.int32).tolist() == [0, 2, 3]
-    members = order[16:].view(MEMBER)
+    members = order[16 : 16 + 3 * MEMBER.itemsize].view(MEMBER)
     assert members["picture"].tolist() == [100, 300, 300]
     assert members["weight"].tolist() == [0.25, 0.75, 1.0]

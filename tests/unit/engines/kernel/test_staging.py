@@ -20,11 +20,13 @@ from engines.errors import (
     OutOfDeviceMemoryError,
     UnfitImagesError,
 )
-from engines.kernel.staging import CHUNK, SLOTS, FusedStaging, StagedPicture
+from engines.kernel.memory import CHUNK
+from engines.kernel.staging import SLOTS, FusedStaging, StagedPicture
 from engines.package import Layout
 from engines.preprocessing.collecting import Item, order_pictures
 from engines.preprocessing.running import plan_items
 from engines.preprocessing.values import StoredImage, Turn
+from engines.runner import ItemRun
 from engines.steps import Part, parts_of
 
 RESCALE = {"step": "rescale", "padding": -1000.0}
@@ -78,6 +80,12 @@ def items_of(staged: Sequence[StagedPicture]) -> tuple[Item, ...]:
     )
 
 
+def run_of(
+    staged: Sequence[StagedPicture], items: Sequence[Item], places: range
+) -> ItemRun[StagedPicture]:
+    return ItemRun(pictures=dict(enumerate(staged)), items=items, places=places)
+
+
 def test_items_made_while_slices_arrive_are_those_of_the_whole(kernel: FusedKernel) -> None:
     images = [stored(2.3 * index) for index in range(14)]
     whole = by_numpy(images, STEPS)
@@ -88,9 +96,9 @@ def test_items_made_while_slices_arrive_are_those_of_the_whole(kernel: FusedKern
         for place in range(len(items)):
             window = items[max(place - 2, 0) : place + 3]
             here = place - max(place - 2, 0)
-            made = staging.input_of(staged, window, range(here, here + 1))
+            made = staging.input_of([run_of(staged, window, range(here, here + 1))])
             np.testing.assert_array_equal(kernel.read(made), whole[place : place + 1])
-        several = staging.input_of(staged, items, range(1, 4))
+        several = staging.input_of([run_of(staged, items, range(1, 4))])
         assert several.shape == (3, *whole.shape[1:])
         np.testing.assert_array_equal(kernel.read(several), whole[1:4])
 
@@ -139,9 +147,7 @@ def test_images_that_are_added_together_are_those_added_one_by_one(
     expected = by_numpy(images, STEPS)
     with kernel.staging(STEPS) as staging:
         staged = staging.add_all(images)
-        assert [each.number for each in staged] == list(range(len(images)))
         np.testing.assert_array_equal(kernel.read(staging.whole_input(staged)), expected)
-        staging.clear()
         staged = (
             *staging.add_all(images[:5]),
             staging.add(images[5]),
@@ -169,7 +175,6 @@ def test_of_images_that_are_added_together_none_stays_when_one_is_refused(
         with pytest.raises(UnfitImagesError):
             staging.add_all([*images[1:], stored(3.0, slope=0.0)])
         rest = staging.add_all(images[1:])
-        assert rest[0].number == 1
         np.testing.assert_array_equal(
             kernel.read(staging.whole_input([first, *rest])), by_numpy(images, STEPS)
         )
@@ -189,7 +194,6 @@ def test_what_was_wrong_with_an_image_is_not_told_of_the_next_one_in_its_place(
             np.testing.assert_allclose(
                 kernel.read(made), by_numpy(sound, FOREGROUND), rtol=1e-6, atol=1e-6
             )
-            staging.clear()
 
 
 def test_no_images_are_no_pictures(kernel: FusedKernel) -> None:
@@ -209,7 +213,7 @@ def test_pixels_are_read_before_add_returns(kernel: FusedKernel) -> None:
 
 
 @pytest.mark.parametrize("steps", [STEPS, FOREGROUND], ids=["slabs", "maps"])
-def test_a_cleared_staging_serves_the_next_series(kernel: FusedKernel, steps: Any) -> None:
+def test_one_staging_serves_one_series_after_the_other(kernel: FusedKernel, steps: Any) -> None:
     with kernel.staging(steps) as staging:
         for count in (9, 2, 70):
             images = [stored(2.0 * place + count) for place in range(count)]
@@ -217,16 +221,101 @@ def test_a_cleared_staging_serves_the_next_series(kernel: FusedKernel, steps: An
             np.testing.assert_allclose(
                 kernel.read(made), by_numpy(images, steps), rtol=1e-6, atol=1e-6
             )
-            staging.clear()
 
 
-def test_pictures_of_a_cleared_series_are_gone(kernel: FusedKernel) -> None:
+def test_pictures_of_several_series_lie_side_by_side_until_nobody_holds_them(
+    kernel: FusedKernel,
+) -> None:
+    series = [[stored(2.0 * place + 50 * each) for place in range(CHUNK - 9)] for each in range(3)]
+    with kernel.staging(STEPS) as staging:
+        staged = [[staging.add(image) for image in images] for images in series]
+        for images, pictures in zip(series, staged, strict=True):
+            np.testing.assert_array_equal(
+                kernel.read(staging.whole_input(pictures)), by_numpy(images, STEPS)
+            )
+        held = kernel.device.open_resources()
+        del staged[1], pictures
+        # In the memory of the second.
+        staged.append([staging.add(image) for image in series[1]])
+        assert kernel.device.open_resources() == held
+        for images, pictures in zip((series[0], series[2], series[1]), staged, strict=True):
+            np.testing.assert_array_equal(
+                kernel.read(staging.whole_input(pictures)), by_numpy(images, STEPS)
+            )
+
+
+def test_pictures_of_another_staging_or_of_one_that_was_left_are_a_mistake_of_ours(
+    kernel: FusedKernel,
+) -> None:
+    left = kernel.staging(STEPS)
+    with left:
+        gone = [left.add(stored(2.0 * place)) for place in range(3)]
     with kernel.staging(STEPS) as staging:
         staged = [staging.add(stored(2.0 * place)) for place in range(3)]
-        staging.clear()
-        staging.add(stored(0.0))
-        with pytest.raises(EngineMisuseError):
-            staging.whole_input(staged)
+        for others in (gone, [*staged[:2], gone[2]]):
+            with pytest.raises(EngineMisuseError):
+                staging.whole_input(others)
+    del gone  # memory that is gone already
+
+
+def test_pixels_are_read_to_where_the_device_takes_them_from(kernel: FusedKernel) -> None:
+    turns = [None, Turn(transpose=True), Turn(flip_rows=True)]
+    shapes = [(17, 23), (40, 9), (17, 23), (9, 9), (64, 64)]
+    images = [
+        stored(2.0 * place, turn=turns[place % 3], shape=shapes[place % 5]) for place in range(12)
+    ]
+    images[4] = replace(images[4], pixels=images[4].pixels.view(np.uint16), is_signed=False)
+    with kernel.staging(STEPS) as staging:
+        staged = []
+        for image in images:
+            place = staging.place_for(image)
+            assert place is not None
+            assert (place.shape, place.dtype) == (image.pixels.shape, image.pixels.dtype)
+            place[...] = image.pixels
+            staged.append(staging.add(replace(image, pixels=place)))
+        made = kernel.read(staging.whole_input(staged))
+    np.testing.assert_array_equal(made, by_numpy(images, STEPS))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_pixels_of_other_sizes_are_read_elsewhere(kernel: FusedKernel, dtype: Any) -> None:
+    with kernel.staging(STEPS) as staging:
+        assert staging.place_for(stored(pixels=np.zeros((5, 5), dtype=dtype))) is None
+
+
+def test_a_place_that_nothing_was_read_to_is_given_to_the_next_image(kernel: FusedKernel) -> None:
+    images = [stored(2.0 * place) for place in range(5)]
+    with kernel.staging(STEPS) as staging:
+        staged = []
+        for image in images:
+            for _ in range(SLOTS + 1):
+                place = staging.place_for(image)
+                assert place is not None
+                place[...] = -3
+            staged.append(staging.add(image))
+        made = kernel.read(staging.whole_input(staged))
+    np.testing.assert_array_equal(made, by_numpy(images, STEPS))
+
+
+def test_items_of_several_series_make_one_input(kernel: FusedKernel) -> None:
+    series = [[stored(2.3 * place + 100 * each) for place in range(14)] for each in range(3)]
+    places = [range(1, 4), range(6), range(5, 6)]
+    with kernel.staging(STEPS) as staging:
+        runs = []
+        for images, wanted in zip(series, places, strict=True):
+            staged = [staging.add(image) for image in images]
+            pictures = {100 + place: each for place, each in enumerate(staged)}
+            items = [
+                replace(item, members=tuple(100 + member for member in item.members))
+                for item in items_of(staged)
+            ]
+            runs.append(ItemRun(pictures=pictures, items=items, places=wanted))
+        made = kernel.read(staging.input_of(runs))
+    expected = [
+        by_numpy(images, STEPS)[wanted.start : wanted.stop]
+        for images, wanted in zip(series, places, strict=True)
+    ]
+    np.testing.assert_array_equal(made, np.concatenate(expected))
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32])
@@ -302,7 +391,7 @@ def test_members_of_one_item_must_be_alike(kernel: FusedKernel) -> None:
         staged = [staging.add(stored(0.0)), staging.add(stored(1.0, spacing_mm=(0.3, 0.3)))]
         both = Item(index=0, members=(0, 1), weights=(0.5, 0.5))
         with pytest.raises(UnfitImagesError) as caught:
-            staging.input_of(staged, [both], range(1))
+            staging.input_of([run_of(staged, [both], range(1))])
         assert caught.value.fault is ImageFault.INCONSISTENT
 
 
@@ -321,7 +410,6 @@ def test_a_picture_without_foreground_is_told_by_who_makes_the_input(kernel: Fus
             rtol=1e-6,
             atol=1e-6,
         )
-        staging.clear()
         staging.whole_input([staging.add(stored(0.0)), staging.add(stored(2.0))])
 
 
@@ -329,14 +417,15 @@ def test_some_items_of_a_volume_are_a_mistake_of_ours(kernel: FusedKernel) -> No
     with kernel.staging(STEPS, Layout.NCDHW) as staging:
         staged = [staging.add(stored(5.0 * place)) for place in range(4)]
         with pytest.raises(EngineMisuseError):
-            staging.input_of(staged, items_of(staged), range(1))
+            staging.input_of([run_of(staged, items_of(staged), range(1))])
 
 
 def test_series_are_ordered_by_whoever_asks_for_items(kernel: FusedKernel) -> None:
     images = [stored(5.0 * place) for place in (2, 0, 1)]
     with kernel.staging(STEPS) as staging:
         staged = ordered([staging.add(image) for image in images])
-        made = staging.input_of(staged, items_of(staged), range(len(items_of(staged))))
+        items = items_of(staged)
+        made = staging.input_of([run_of(staged, items, range(len(items)))])
         np.testing.assert_array_equal(kernel.read(made), by_numpy(images, STEPS))
 
 

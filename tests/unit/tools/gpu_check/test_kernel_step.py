@@ -13,11 +13,11 @@ from simulators.tensorrt_rig import TensorRtRig
 from engines.device.host import HostDevice
 from engines.errors import KernelBuildError
 from engines.kernel.compiling import Target, compile_kernels
+from engines.kernel.drawn_images import draw_ct, draw_radiographs
 from engines.kernel.fusing import FusedPlan, fusable
 from engines.loading import LoadedPackage
 from engines.tensorrt.engine import TensorRtEngine
 from tools.gpu_check import kernel_step, staged_step
-from tools.gpu_check.drawn_series import draw_ct, draw_radiographs
 from tools.gpu_check.kernel_step import Series
 from tools.gpu_check.rows import Verdict
 

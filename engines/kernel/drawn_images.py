@@ -1,4 +1,4 @@
-"""Series of stored images for the kernel: random tissue, and the traits that it must read right."""
+"""Drawn images on which the kernel is compared: the traits that it must read right."""
 
 from __future__ import annotations
 
