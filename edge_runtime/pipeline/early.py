@@ -8,7 +8,7 @@ from itertools import islice
 
 from edge_runtime.pipeline.inference import ItemKey, Plan, Source
 from engines.runner import Outputs
-from engines.scheduling import WaitingItem
+from engines.scheduling import ItemTime, WaitingItem
 
 PAUSE_US = 30_000
 """Longer than between two images of a scanner that sends without a break."""
@@ -53,6 +53,7 @@ class EarlyRuns:
     def __init__(self, *, most_items: int = 4096) -> None:
         self._runs: dict[tuple[int, str], EarlyRun] = {}
         self._most_items = most_items
+        self._times: dict[str, ItemTime] = {}
 
     def note(self, study_id: int, model_key: str, source: Source, now_mono_us: int) -> None:
         """An image was prepared for a model."""
@@ -91,6 +92,14 @@ class EarlyRuns:
             if of_model == model_key
             for key in islice(run.ready, most_items)
         }
+
+    def time_of(self, model_key: str) -> ItemTime:
+        """Return how long the model takes for an item."""
+        return self._times.get(model_key, ItemTime())
+
+    def note_time(self, model_key: str, items: int, took_us: int) -> None:
+        """A batch of so many items took so long, preparation of its input included."""
+        self._times[model_key] = self.time_of(model_key).after(items, took_us)
 
     def known(self, study_id: int, model_key: str) -> Mapping[ItemKey, Outputs]:
         """Return what has been run."""

@@ -49,7 +49,7 @@ from edge_runtime.store.studies import ArrivedInstance, callers_of
 from engines.contract import FREE
 from engines.errors import ModelEngineError
 from engines.runner import AnyRunner, Prepared
-from engines.scheduling import BatchCost, BatchRule, RunNow, next_batch
+from engines.scheduling import BatchRule, next_batch
 
 _log = structlog.get_logger()
 
@@ -197,19 +197,20 @@ def infer_next(pipeline: Pipeline) -> bool:
 
 def _infer_early(pipeline: Pipeline, model: ActiveModel) -> bool:
     """Run a batch of what was found, of whichever studies; False when there is nothing."""
-    rule = _batch_rule(model)
+    rule = _batch_rule(pipeline, model)
     found = pipeline.early.waiting(model.key, model.planned.urgency, rule.most_items)
     waiting = {
         item: (study_id, key)
         for item, (study_id, key) in found.items()
         if pipeline.arrivals.is_receiving(study_id)
     }
-    decision = next_batch(list(waiting), rule, pipeline.clock.now().mono_us)
+    begun_us = pipeline.clock.now().mono_us
+    batch = next_batch(list(waiting), rule, begun_us)
     runner = model.runner
-    if runner is None or not isinstance(decision, RunNow):
+    if runner is None or not batch:
         return False
     by_study: dict[int, list[ItemKey]] = {}
-    for item in decision.items:
+    for item in batch:
         study_id, key = waiting[item]
         by_study.setdefault(study_id, []).append(key)
     if FREE in model.package.input.shape[1:]:  # inputs of two studies may differ in size
@@ -219,13 +220,16 @@ def _infer_early(pipeline: Pipeline, model: ActiveModel) -> bool:
     except Exception as error:  # noqa: BLE001 - the stage's boundary: one study must not stop the others
         # The analyses will meet it again, and say so.
         _log.info("inference.failed_early", model=model.key, error=type(error).__name__)
+    else:
+        took_us = pipeline.clock.now().mono_us - begun_us
+        pipeline.early.note_time(model.key, sum(map(len, by_study.values())), took_us)
     return True
 
 
-def _batch_rule(model: ActiveModel) -> BatchRule:
-    """As many as an engine says, or few; what is there does not wait for more."""
-    bound = None if model.engine is None else model.engine.most_items
-    return BatchRule(most_items=bound or _EARLY_ITEMS, cost=BatchCost(fixed_us=0, item_us=0))
+def _batch_rule(pipeline: Pipeline, model: ActiveModel) -> BatchRule:
+    """As many as an engine says, or few."""
+    most = (None if model.engine is None else model.engine.most_items) or _EARLY_ITEMS
+    return BatchRule(most_items=most, full_us=pipeline.early.time_of(model.key).of(most))
 
 
 def _run_chosen(

@@ -6,19 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.scheduling import (
-    BatchCost,
-    BatchRule,
-    Decision,
-    RunNow,
-    WaitingItem,
-    WaitUntil,
-    in_order,
-    next_batch,
-)
+from engines.scheduling import BatchRule, ItemTime, WaitingItem, in_order, next_batch
 
-COST = BatchCost(fixed_us=1_000, item_us=100)
-RULE = BatchRule(most_items=4, cost=COST, linger_us=5_000)
+FULL_US = 1_400
+RULE = BatchRule(most_items=4, full_us=FULL_US)
+ONE_US = 1_100
+ONE = BatchRule(most_items=1, full_us=ONE_US)
 ROUTINE, URGENT, CRITICAL = 1, 2, 3
 FAR_US = 10_000_000
 
@@ -29,37 +22,21 @@ def item(
     return WaitingItem(key=key, urgency=urgency, since_us=since_us, due_us=due_us)
 
 
-def keys(decision: Decision) -> list[object]:
-    assert isinstance(decision, RunNow)
-    return [each.key for each in decision.items]
+def keys(batch: Sequence[WaitingItem]) -> list[object]:
+    return [each.key for each in batch]
 
 
-def test_where_nothing_waits_there_is_nothing_to_wait_for() -> None:
-    assert next_batch([], RULE, 0) == WaitUntil(at_us=None)
+def test_where_nothing_waits_nothing_runs() -> None:
+    assert next_batch([], RULE, 0) == ()
 
 
-def test_a_full_batch_runs_at_once() -> None:
-    waiting = [item(name) for name in "abcd"]
+def test_no_batch_holds_more_than_it_may() -> None:
+    waiting = [item(name) for name in "abcdef"]
     assert keys(next_batch(waiting, RULE, 0)) == ["a", "b", "c", "d"]
 
 
-def test_a_batch_that_is_not_full_waits_for_more_and_not_longer_than_it_may() -> None:
-    waiting = [item("a", since_us=100), item("b", since_us=300)]
-    assert next_batch(waiting, RULE, 300) == WaitUntil(at_us=5_100)
-    assert next_batch(waiting, RULE, 5_099) == WaitUntil(at_us=5_100)
-    assert keys(next_batch(waiting, RULE, 5_100)) == ["a", "b"]
-
-
-def test_nobody_is_made_late_by_waiting_for_more() -> None:
-    waiting = [item("a", due_us=3_000)]
-    # A full batch takes 1400 us, so it has to begin by 1600.
-    assert next_batch(waiting, RULE, 0) == WaitUntil(at_us=1_600)
-    assert keys(next_batch(waiting, RULE, 1_600)) == ["a"]
-
-
-def test_without_lingering_what_is_there_runs_at_once() -> None:
-    rule = BatchRule(most_items=4, cost=COST)
-    assert keys(next_batch([item("a", since_us=7)], rule, 7)) == ["a"]
+def test_what_is_there_runs_at_once() -> None:
+    assert keys(next_batch([item("a", since_us=7)], RULE, 7)) == ["a"]
 
 
 def test_the_more_urgent_study_comes_first_though_it_came_last() -> None:
@@ -68,7 +45,7 @@ def test_the_more_urgent_study_comes_first_though_it_came_last() -> None:
         item("urgent", urgency=URGENT, since_us=1),
         item("critical", urgency=CRITICAL, since_us=2),
     ]
-    rule = BatchRule(most_items=2, cost=COST)
+    rule = BatchRule(most_items=2, full_us=1_200)
     assert keys(next_batch(waiting, rule, 10)) == ["critical", "urgent"]
 
 
@@ -79,15 +56,13 @@ def test_slabs_of_two_studies_share_a_batch() -> None:
 
 
 def test_an_item_that_would_be_late_goes_before_one_that_is_more_urgent() -> None:
-    rule = BatchRule(most_items=1, cost=COST)
     waiting = [item("critical", urgency=CRITICAL), item("routine", due_us=2_000)]
-    assert keys(next_batch(waiting, rule, 0)) == ["routine"]
+    assert keys(next_batch(waiting, ONE, 0)) == ["routine"]
 
 
 def test_an_item_that_can_wait_for_another_batch_lets_the_urgent_pass() -> None:
-    rule = BatchRule(most_items=1, cost=COST)
     waiting = [item("routine", due_us=2_300), item("critical", urgency=CRITICAL)]
-    assert keys(next_batch(waiting, rule, 0)) == ["critical"]
+    assert keys(next_batch(waiting, ONE, 0)) == ["critical"]
 
 
 def test_among_equally_urgent_items_who_is_due_first_comes_first_then_who_came_first() -> None:
@@ -95,10 +70,20 @@ def test_among_equally_urgent_items_who_is_due_first_comes_first_then_who_came_f
     assert [each.key for each in in_order(waiting, RULE, 0)] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(("most", "linger"), [(0, 0), (-1, 0), (1, -1)])
-def test_a_senseless_rule_is_refused(most: int, linger: int) -> None:
+@pytest.mark.parametrize("most", [0, -1])
+def test_a_senseless_rule_is_refused(most: int) -> None:
     with pytest.raises(ValueError, match="at least 1 item"):
-        BatchRule(most_items=most, cost=COST, linger_us=linger)
+        BatchRule(most_items=most)
+
+
+def test_the_time_of_an_item_follows_what_is_measured() -> None:
+    time = ItemTime()
+    assert time.of(4) == 0
+    time = time.after(2, 1_000)
+    assert time.of(4) == 2_000
+    for _ in range(50):
+        time = time.after(4, 400)
+    assert time.of(4) == pytest.approx(400, rel=0.01)
 
 
 ITEMS = st.lists(
@@ -116,21 +101,13 @@ ITEMS = st.lists(
 
 @given(waiting=ITEMS, now_us=st.integers(100_000, 1_200_000), most=st.integers(1, 8))
 @settings(max_examples=200, deadline=None)
-def test_a_batch_holds_waiting_items_once_each_and_asking_again_in_time_always_runs(
+def test_a_batch_holds_waiting_items_once_each(
     waiting: Sequence[WaitingItem], now_us: int, most: int
 ) -> None:
-    rule = BatchRule(most_items=most, cost=COST, linger_us=3_000)
-    decision = next_batch(waiting, rule, now_us)
-    if isinstance(decision, WaitUntil) and decision.at_us is not None:
-        assert decision.at_us > now_us
-        decision = next_batch(waiting, rule, decision.at_us)
-    if not waiting:
-        assert decision == WaitUntil(at_us=None)
-        return
-    assert isinstance(decision, RunNow)
-    assert 1 <= len(decision.items) <= most
-    assert len({each.key for each in decision.items}) == len(decision.items)
-    assert set(decision.items) <= set(waiting)
+    batch = next_batch(waiting, BatchRule(most_items=most, full_us=FULL_US), now_us)
+    assert len(batch) == min(most, len(waiting))
+    assert len(set(keys(batch))) == len(batch)
+    assert set(batch) <= set(waiting)
 
 
 def run_to_the_end(arrivals: Sequence[WaitingItem], rule: BatchRule) -> dict[object, int]:
@@ -139,18 +116,16 @@ def run_to_the_end(arrivals: Sequence[WaitingItem], rule: BatchRule) -> dict[obj
     now_us = 0
     while len(done) < len(arrivals):
         waiting = [each for each in arrivals if each.since_us <= now_us and each.key not in done]
-        decision = next_batch(waiting, rule, now_us)
-        later = [each.since_us for each in arrivals if each.since_us > now_us]
-        if isinstance(decision, WaitUntil):
-            now_us = min([*later, *([] if decision.at_us is None else [decision.at_us])])
+        batch = next_batch(waiting, rule, now_us)
+        if not batch:
+            now_us = min(each.since_us for each in arrivals if each.since_us > now_us)
             continue
-        now_us += rule.cost.of(len(decision.items))
-        done.update((each.key, now_us) for each in decision.items)
+        now_us += 1_000 + 100 * len(batch)
+        done.update((each.key, now_us) for each in batch)
     return done
 
 
 def test_a_routine_study_does_not_starve_among_critical_ones_that_keep_coming() -> None:
-    rule = BatchRule(most_items=4, cost=COST)
     # Four critical slabs each 1400 us: exactly as much as the device can run.
     critical = [
         WaitingItem(
@@ -162,14 +137,13 @@ def test_a_routine_study_does_not_starve_among_critical_ones_that_keep_coming() 
         for index in range(400)
     ]
     routine = item("routine", due_us=50_000)
-    done = run_to_the_end([*critical, routine], rule)
+    done = run_to_the_end([*critical, routine], RULE)
     assert done["routine"] <= routine.due_us
     assert all(done[each.key] <= each.due_us for each in critical)
 
 
 def test_a_burst_of_critical_slabs_waits_for_no_more_than_the_batch_that_runs() -> None:
-    rule = BatchRule(most_items=4, cost=COST)
     routine = [item(f"routine {index}", since_us=0) for index in range(400)]
     critical = [item(f"critical {index}", urgency=CRITICAL, since_us=10) for index in range(4)]
-    done = run_to_the_end([*routine, *critical], rule)
-    assert max(done[each.key] for each in critical) <= 2 * COST.of(4)
+    done = run_to_the_end([*routine, *critical], RULE)
+    assert max(done[each.key] for each in critical) <= 2 * FULL_US

@@ -229,3 +229,22 @@ def test_outputs_are_the_same_whether_items_ran_alone_or_together(
     together = counting.run({"slices": values})["logits"]
     alone = [counting.run({"slices": values[place : place + 1]})["logits"] for place in range(6)]
     np.testing.assert_allclose(np.concatenate(alone), together, rtol=1e-6)
+
+
+def test_how_long_items_take_is_measured_while_they_run(tmp_path: Path, model: ActiveModel) -> None:
+    class Slow(CountingEngine):
+        def _infer(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            bench.clock.advance(0.002 * len(inputs["slices"]))
+            return super()._infer(inputs)
+
+    assert model.engine is not None
+    with Slow(model.engine) as slow:
+        folder = tmp_path / "slow"
+        folder.mkdir()
+        runner = HostRunner(model.package, slow)
+        bench = WorkerBench(folder, (ActiveModel(package=model.package, runner=runner),))
+        for number in range(1, SLICES + 1):
+            bench.store(number, images=SLICES + 1, hu=HU[number - 1])
+        bench.work(after_s=0.001)
+        assert bench.pipeline.early.time_of(model.key).of(10) == pytest.approx(20_000)
+        bench.close()
