@@ -11,14 +11,13 @@ import numpy as np
 
 from engines.contract import Backend, Precision
 from engines.device.driver import find_driver
-from engines.errors import EngineError, KernelBuildError
-from engines.kernel.compiling import Target, compile_kernels
-from engines.kernel.fusing import NotFused, fusable
-from engines.kernel.staging import FusedStaging
+from engines.errors import EngineError
+from engines.kernel.opening import answers_of, open_runner
 from engines.loading import LoadedPackage
 from engines.preprocessing.values import StoredImage
+from engines.runner import HostRunner
 from engines.tensorrt.engine import TensorRtEngine
-from tools.gpu_check.kernel_step import drawn_for, numpy_input
+from tools.gpu_check.kernel_step import drawn_for
 from tools.gpu_check.rows import RowFile, Verdict, number
 from tools.gpu_check.subjects import Subject, opened, packages
 
@@ -46,8 +45,6 @@ def check(rows: RowFile, folder: Path) -> None:
                     continue
                 try:
                     check_engine(rows, subject.name, package, engine, images)
-                except KernelBuildError as error:
-                    rows.not_here(subject.name, str(error))
                 except EngineError as error:
                     rows.add(subject.name, type(error).__name__, str(error), verdict=Verdict.FAILED)
 
@@ -62,22 +59,18 @@ def check_engine(
     """Run the engine on what the kernel made on its device, and on what NumPy made.
 
     Raises:
-        KernelBuildError: The kernels cannot be compiled here.
         EngineError: The engine or the device failed.
     """
-    plan = fusable(package.manifest)
-    if isinstance(plan, NotFused):
-        rows.not_here(name, f"not served by the kernel: {plan.reason}")
-        return
-    given = package.manifest.input.name
-    by_numpy = engine.run({given: numpy_input(package, images)})
-    kernels = compile_kernels(Target.of(engine.device.info))
+    manifest = package.manifest
+    by_numpy = answers_of(HostRunner(manifest, engine), manifest, images)
     taken = []
-    with FusedStaging(engine.device, plan, kernels) as staging:
+    with open_runner(manifest, engine, Precision.FP32) as opened:
+        if opened.obstacle:
+            rows.not_here(name, f"the processor prepares: {opened.obstacle}")
+            return
         for _ in range(_ROUNDS):
             started = time.perf_counter()
-            made = staging.whole_input(staging.add_all(images))
-            found = engine.run_staged({given: made})
+            found = answers_of(opened.runner, manifest, images)
             taken.append(time.perf_counter() - started)
     for output, array in by_numpy.items():
         off = float(np.abs(found[output] - array).max())
