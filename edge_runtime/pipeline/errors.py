@@ -30,5 +30,13 @@ class CodecMissingError(DeviceFaultError):
     """This installation lacks a codec that the node accepts images in."""
 
 
+class EngineLostError(DeviceFaultError):
+    """An engine failed and does not work any more: the worker ends, and starts again with another.
+
+    After an error of its own a GPU refuses everything that a process asks for, until that has ended
+    (CUDA Programming Guide, "Error Checking"). What was in hand is tried again by the next worker.
+    """
+
+
 class StopRequestedError(EdgeTriageError):
     """The worker was told to stop in the middle of a long analysis: the work is handed back."""

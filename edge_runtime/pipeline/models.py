@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -27,11 +28,12 @@ from engines.contract import (
     EngineOptions,
     Precision,
 )
-from engines.errors import EngineUnavailableError, ModelEngineError
+from engines.errors import EngineError, EngineUnavailableError, ModelEngineError
 from engines.going_live import LiveEngine, OpenEngine, open_live, precision_of
 from engines.kernel.opening import OpenedRunner, open_runner
 from engines.loading import LoadedPackage
 from engines.package import ModelPackage, Urgency
+from engines.parity import check_parity
 from engines.runner import AnyRunner
 
 _log = structlog.get_logger()
@@ -60,6 +62,8 @@ class ActiveModel:
     """Why there is no engine; empty where there is one."""
     preparation_obstacle: str = ""
     """Why the processor prepares images that its engine could take from a device."""
+    check: Callable[[], object] | None = field(default=None, repr=False)
+    """Raises an ``EngineError`` where the engine no longer gives the golden outputs."""
 
     @property
     def engine(self) -> Engine | None:
@@ -70,6 +74,17 @@ class ActiveModel:
     def key(self) -> str:
         """Tell a model and its shadow apart."""
         return model_key(self.package.name, is_shadow=self.is_shadow)
+
+    def is_lost(self) -> bool:
+        """Whether the engine has ceased to work, asked after it failed on a study."""
+        if self.check is None:
+            return False
+        try:
+            self.check()
+        except EngineError as error:
+            _log.error("engine.lost", model=self.key, reason=str(error))
+            return True
+        return False
 
     @property
     def engine_name(self) -> str | None:
@@ -179,11 +194,12 @@ def open_models(
             if on_build is not None and not on_build("opening models", index, len(together)):
                 raise StopRequestedError("told to stop before every model was opened")
             thresholds: dict[str, float] = {}
-            live, opened, refusal = None, None, ""
+            live, opened, check, refusal = None, None, None, ""
             try:
                 thresholds = site_thresholds(package.manifest, operating_points)
                 live = stack.enter_context(open_live(package, preference, options, opens=opens))
                 precision = precision_of(live.engine.metadata.backend, options)
+                check = partial(check_parity, live.engine, package, precision)
                 opened = stack.enter_context(open_runner(package.manifest, live.engine, precision))
             except EngineUnavailableError:
                 raise
@@ -197,6 +213,7 @@ def open_models(
                 passed_over=live.passed_over if live else (),
                 refusal=refusal,
                 preparation_obstacle=opened.obstacle if opened else "",
+                check=check,
             )
             _log_model(model, live, opened)
             models.append(model)

@@ -21,7 +21,7 @@ from edge_runtime.pipeline.analysis import Step, Work, run_steps
 from edge_runtime.pipeline.arrivals import Arrivals, Arriving
 from edge_runtime.pipeline.assembly import AssemblyRules, Complete, decide, is_discontinued
 from edge_runtime.pipeline.early import EarlyRun, EarlyRuns
-from edge_runtime.pipeline.errors import StopRequestedError
+from edge_runtime.pipeline.errors import EngineLostError, StopRequestedError
 from edge_runtime.pipeline.gate import check_series
 from edge_runtime.pipeline.inference import (
     ChosenItems,
@@ -344,8 +344,14 @@ def _result_of(
         return run_steps(work, steps)
     except (LeaseLostError, StopRequestedError):
         raise
-    except Exception as error:  # noqa: BLE001 - the stage's boundary: one study must not stop the others
+    except Exception as error:
+        # The stage's boundary: one study must not stop the others, but an engine that is lost does.
         _log.exception("analysis.failed", study_key=claim.study_key)
+        if isinstance(error, ModelEngineError) and model.is_lost():
+            raise EngineLostError(
+                f"{model.engine_name} does not work any more ({error}); the worker starts again. "
+                "If this goes on, look at `dmesg` and run `edge-triage doctor`"
+            ) from error
         return Broken(reason=_reason_of(error))
 
 
