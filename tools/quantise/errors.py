@@ -13,6 +13,10 @@ class CalibrationError(QuantiseError):
     """There is nothing to calibrate with, or it does not fit the model."""
 
 
+class LabelledSetError(QuantiseError):
+    """A test set cannot tell what INT8 does."""
+
+
 class UnquantisableError(QuantiseError):
     """The model has no layer to quantise, or has Q/DQ nodes already."""
 

@@ -108,12 +108,12 @@ def quantise_package(package: LoadedPackage, recipe: Recipe) -> Quantisation:
     rule, manifest = package.manifest.input, package.manifest
     golden, studies = load_golden(package), load_golden_studies(package)
     given = golden.inputs[rule.name]
-    with _opened(package.model) as before:
+    with open_engine(Backend.ONNXRUNTIME, package.model, EngineOptions()) as before:
         results, items = _before(before, package, studies, given, recipe)
         quantised = quantise_model(model, rule, items, recipe.method, recipe.keep)
         # What the library wrote is no better than what a stranger sends.
         read_boundary(quantised.model)
-        with _written(quantised.model) as file, _opened(file) as after:
+        with open_made(quantised.model) as after:
             outputs = run_batches(after, rule, given)
             later = run_studies(studies, manifest, after)
             effect = Effect(
@@ -134,6 +134,21 @@ def quantise_package(package: LoadedPackage, recipe: Recipe) -> Quantisation:
     )
 
 
+@contextlib.contextmanager
+def open_made(model: bytes) -> Iterator[Engine]:
+    """A model that was just made, loaded; its file is gone afterwards.
+
+    Raises:
+        EngineError: It does not load.
+    """
+    with tempfile.TemporaryDirectory(prefix="edge-triage-quantise-") as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model)
+        file = VerifiedFile(path=path, sha256=hashlib.sha256(model).hexdigest())
+        with open_engine(Backend.ONNXRUNTIME, file, EngineOptions()) as engine:
+            yield engine
+
+
 def _before(
     engine: Engine,
     package: LoadedPackage,
@@ -150,18 +165,6 @@ def _before(
         return results, items
     items = np.concatenate([given, *recording.given])
     return results, thinned(items, MOST_CALIBRATION_ITEMS)
-
-
-def _opened(file: VerifiedFile) -> Engine:
-    return open_engine(Backend.ONNXRUNTIME, file, EngineOptions())
-
-
-@contextlib.contextmanager
-def _written(model: bytes) -> Iterator[VerifiedFile]:
-    with tempfile.TemporaryDirectory(prefix="edge-triage-quantise-") as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(model)
-        yield VerifiedFile(path=path, sha256=hashlib.sha256(model).hexdigest())
 
 
 def _cost(before: Engine, after: Engine, package: LoadedPackage, given: Float32) -> float:
