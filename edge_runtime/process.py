@@ -56,6 +56,7 @@ class Pulse:
         self._database = database
         self._clock = clock
         self._notifier = notifier
+        self.interval_s = interval_s
         self._interval_us = int(interval_s * 1_000_000)
         self._connection: sqlite3.Connection | None = None
         self._started_wall_us = clock.now().wall_us
@@ -94,6 +95,25 @@ class Pulse:
         except (StoreError, sqlite3.Error) as error:
             # A full disk stops what must be written, not what can still be read or refused.
             _log.warning("process.beat_not_recorded", error=type(error).__name__)
+
+    def for_another_thread(self) -> Pulse:
+        """Return a pulse of the same process for another thread, which closes it."""
+        other = Pulse(
+            self._role,
+            self._database,
+            self._clock,
+            self._notifier,
+            interval_s=self.interval_s,
+        )
+        other._started_wall_us = self._started_wall_us
+        other._is_ready = self._is_ready
+        return other
+
+    def close(self) -> None:
+        """Close what it wrote to; a pulse that lives as long as its process need not be."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _record(self, at: Instant) -> None:
         if self._connection is None:

@@ -54,11 +54,13 @@ def _ask(backend: Backend, model: VerifiedFile, options: EngineOptions) -> Avail
 
 def _ask_tensorrt(backend: Backend, accelerator: AcceleratorOptions | None) -> Availability:
     # Only here: whoever has no TensorRT need not read its adapter.
-    from engines.tensorrt.library import load_library  # noqa: PLC0415 - see above
+    from engines.tensorrt.library import least_driver, load_library  # noqa: PLC0415 - see above
 
     if accelerator is None:
         raise EngineUnavailableError("no GPU may be used: the options name none")
+    device = open_device(
+        accelerator.libraries, accelerator.device_index, least_version=least_driver(backend)
+    )
     library = load_library(backend)
-    device = open_device(accelerator.libraries, accelerator.device_index)
     with device:
         return Availability(backend=backend, version=library.version, runs_on=device.info.name)

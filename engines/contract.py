@@ -340,12 +340,8 @@ class Engine(ABC):
         if inputs.keys() != {spec.name for spec in specs}:
             wanted = sorted(spec.name for spec in specs)
             raise TensorMismatchError(f"inputs are {sorted(inputs)}; the model takes {wanted}")
-        for spec in specs:
-            mismatch = spec.mismatch(inputs[spec.name])
-            if mismatch is not None:
-                raise TensorMismatchError(mismatch)
-            if self._check_values and not all_finite(inputs[spec.name]):
-                raise TensorMismatchError(f"tensor {spec.name!r} holds NaN or infinity")
+        if fault := self._fault(inputs, specs):
+            raise TensorMismatchError(fault)
 
     def _check_outputs(
         self, outputs: Mapping[str, NDArray[Any]], specs: tuple[TensorSpec, ...]
@@ -353,12 +349,19 @@ class Engine(ABC):
         if outputs.keys() != {spec.name for spec in specs}:
             wanted = sorted(spec.name for spec in specs)
             raise EngineOutputError(f"outputs are {sorted(outputs)}; the model promises {wanted}")
+        if fault := self._fault(outputs, specs):
+            raise EngineOutputError(fault)
+
+    def _fault(
+        self, tensors: Mapping[str, NDArray[Any]], specs: tuple[TensorSpec, ...]
+    ) -> str | None:
         for spec in specs:
-            mismatch = spec.mismatch(outputs[spec.name])
+            mismatch = spec.mismatch(tensors[spec.name])
             if mismatch is not None:
-                raise EngineOutputError(mismatch)
-            if self._check_values and not all_finite(outputs[spec.name]):
-                raise EngineOutputError(f"tensor {spec.name!r} holds NaN or infinity")
+                return mismatch
+            if self._check_values and not all_finite(tensors[spec.name]):
+                return f"tensor {spec.name!r} holds NaN or infinity"
+        return None
 
     @abstractmethod
     def _load(self) -> EngineDescription:

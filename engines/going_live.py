@@ -141,7 +141,8 @@ def _require_proof(
             return
         report = _compare(engine, reference, package, options)
     if kept is not None and keeps:
-        _keep(kept, _proof_of(report, kept.plan, package.digest, software))
+        key = kept.plan.key.digest()
+        _keep(kept, report.as_proof(key_digest=key, plan_sha256=kept.plan.sha256))
     report.require()
 
 
@@ -151,18 +152,3 @@ def _keep(engine: PlanEngine, proof: Proof) -> None:
     except (PlanStoreError, PlanRejectedError) as error:
         # It was proven all the same; the next start compares again.
         _log.warning("engine.proof_not_kept", reason=str(error))
-
-
-def _proof_of(report: ProofReport, plan: StoredPlan, package_digest: str, software: str) -> Proof:
-    return Proof(
-        key_digest=plan.key.digest(),
-        plan_sha256=plan.sha256,
-        package_digest=package_digest,
-        reference=software,
-        golden_items=report.golden_items,
-        random_items=report.random_items,
-        max_absolute=report.max_absolute,
-        cosine=report.cosine,
-        flips=report.flips,
-        passed=report.holds,
-    )

@@ -7,11 +7,16 @@ take no time. What is malformed is left to the parser.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from engines.errors import ModelFileError
 
-_VARINT, _FIXED_64, _LENGTH, _FIXED_32 = 0, 1, 2, 5
+LENGTH = 2
+"""The wire type of messages, texts, bytes and packed numbers."""
+_VARINT = 0
+_FIXED_BYTES = {1: 8, 5: 4}
+"""By wire type."""
 _MAX_VARINT_BYTES = 10
 _MORE = 0x80
 """Set in each byte of a varint but the last."""
@@ -34,26 +39,38 @@ def check_bounds(content: bytes, descriptor: Any, *, max_fields: int, max_text_b
     while stack:
         place, end, kind = stack.pop()
         fields = kind.fields_by_number
-        while place < end:
+        for number, wire, start, stop in fields_of(content, place, end):
             left -= 1
             if left < 0:
                 raise ModelFileError(f"model.onnx holds more than {max_fields} fields")
-            tag, place = _varint(content, place)
-            wire = tag & 7
-            if wire == _LENGTH:
-                size, place = _varint(content, place)
-                field = fields.get(tag >> 3)
-                if field is not None and field.message_type is not None:
-                    stack.append((place, min(place + size, end), field.message_type))
-                elif field is not None and field.type == field.TYPE_STRING:
-                    _check_text(size, max_text_bytes)
-                place += size
-            elif wire == _VARINT:
-                _, place = _varint(content, place)
-            elif wire in (_FIXED_64, _FIXED_32):
-                place += 8 if wire == _FIXED_64 else 4
-            else:
-                break
+            field = fields.get(number) if wire == LENGTH else None
+            if field is None:
+                continue
+            if field.message_type is not None:
+                stack.append((start, min(stop, end), field.message_type))
+            elif field.type == field.TYPE_STRING:
+                _check_text(stop - start, max_text_bytes)
+
+
+def fields_of(content: bytes, place: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yields the fields of the message that lies from ``place`` to ``end``, in order.
+
+    Yields:
+        Number, wire type, and where the content lies. What is malformed may say that it ends beyond
+        the message, and is the last; so is a wire type that is none.
+    """
+    while place < end:
+        tag, place = _varint(content, place)
+        wire, start = tag & 7, place
+        if wire == LENGTH:
+            size, start = _varint(content, place)
+            place = start + size
+        elif wire == _VARINT:
+            _, place = _varint(content, place)
+        else:
+            # The rest of what has no known size cannot be read.
+            place += _FIXED_BYTES.get(wire, end)
+        yield tag >> 3, wire, start, place
 
 
 def _check_text(size: int, limit: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from edge_runtime.app.models import Changes, hold_configured
+from edge_runtime.app.signs import SignsMeanwhile
 from edge_runtime.app.verification import verifier
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.config.settings import OutcomeName, Settings
@@ -118,23 +119,26 @@ def _open_models(
         EngineUnavailableError: no engine that may run is available; that is written down too.
         StopRequestedError: the device was told to stop while an engine was built.
     """
+    signs = SignsMeanwhile(pulse, clock, stop, limit_s=settings.engine.gpu.build_limit_s)
 
     def keep_on(_phase: str, _done: int, _steps: int) -> bool:
+        signs.progress()
         pulse.starting()
         return not stop.is_set()
 
     with contextlib.ExitStack() as stack:
         try:
-            models = stack.enter_context(
-                open_models(
-                    [item.package for item in used if not item.is_shadow],
-                    settings.engine,
-                    folder=engines_path(settings),
-                    on_build=keep_on,
-                    shadows=[item.package for item in used if item.is_shadow],
-                    operating_points=settings.models.operating_points,
+            with signs:
+                models = stack.enter_context(
+                    open_models(
+                        [item.package for item in used if not item.is_shadow],
+                        settings.engine,
+                        folder=engines_path(settings),
+                        on_build=keep_on,
+                        shadows=[item.package for item in used if item.is_shadow],
+                        operating_points=settings.models.operating_points,
+                    )
                 )
-            )
         except EngineUnavailableError as error:
             _go_on(stop)
             record_engines(connection, [_without_engine(item, error) for item in used], clock.now())
@@ -146,7 +150,7 @@ def _open_models(
 
 def _without_engine(item: RunPackage, error: EngineUnavailableError) -> EngineInUse:
     return ActiveModel(
-        package=item.package.manifest, engine=None, is_shadow=item.is_shadow, refusal=str(error)
+        package=item.package.manifest, runner=None, is_shadow=item.is_shadow, refusal=str(error)
     ).in_use
 
 

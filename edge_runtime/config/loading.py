@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -81,7 +81,8 @@ def parse_settings(tables: Mapping[str, Any], environment: Mapping[str, str]) ->
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors(include_url=False, include_input=False)]
+        items = error.errors(include_url=False, include_input=False)
+        lines = [_explain(item) for item in items if not _is_echo(item, items)]
         raise SettingsError("\n".join(lines)) from None
 
 
@@ -102,6 +103,15 @@ def _with_secrets(tables: Mapping[str, Any], environment: Mapping[str, str]) -> 
         if variable in environment and isinstance(table, Mapping):
             merged[section] = {**table, key: environment[variable]}
     return merged
+
+
+def _is_echo(item: Any, items: Sequence[Any]) -> bool:
+    """Say whether a list is called too short only because what is wrong in it was not counted."""
+    location = tuple(item["loc"])
+    return item["type"] == "too_short" and any(
+        len(other["loc"]) > len(location) and tuple(other["loc"])[: len(location)] == location
+        for other in items
+    )
 
 
 def _explain(item: Any) -> str:

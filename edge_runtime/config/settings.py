@@ -108,6 +108,11 @@ class GpuSettings(Section):
         description="Build an engine that is not there when the worker starts; false waits for "
         "`edge-triage engines build`",
     )
+    build_limit_s: Annotated[float, Field(ge=60, le=86_400)] = Field(
+        default=1_800.0,
+        description="Longest that opening an engine may go on without a word of progress; then "
+        "the worker counts as hung and is started again",
+    )
     cuda_libraries: Annotated[
         tuple[EngineCudaLibrary, ...], Field(min_length=1), AfterValidator(_each_once)
     ] = Field(

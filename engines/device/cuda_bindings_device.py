@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 
 from engines.device.contract import Array, Device, DeviceInfo, Handle, Kind, MemoryState
-from engines.device.driver import DriverRefusal
-from engines.errors import DeviceError, DeviceUnavailableError, OutOfDeviceMemoryError
+from engines.device.driver import NON_BLOCKING, DriverRefusal, device_error
+from engines.errors import DeviceError, DeviceUnavailableError
 
 _NOT_READY = 600
 _PORTABLE = 1
 """CU_MEMHOSTALLOC_PORTABLE: pinned for every context, as for the one of another library."""
-_NON_BLOCKING = 1
-"""CU_STREAM_NON_BLOCKING: no order with the stream that belongs to everybody."""
 _DISABLE_TIMING = 2
 """CU_EVENT_DISABLE_TIMING."""
 
@@ -101,10 +99,7 @@ class CudaBindingsDevice(Device):
         self._ask("cuCtxPopCurrent")
 
     def _translated(self, error: Exception, doing: str) -> DeviceError:
-        text = f"{doing} failed ({error})"
-        if isinstance(error, DriverRefusal) and error.is_out_of_memory:
-            return OutOfDeviceMemoryError(f"{text}; stop what else uses the GPU's memory")
-        return DeviceError(f"{text}; see `dmesg` and run `edge-triage doctor`")
+        return device_error(error, doing)
 
     def _memory(self) -> MemoryState:
         free, total = self._ask("cuMemGetInfo")
@@ -123,7 +118,7 @@ class CudaBindingsDevice(Device):
         return address, address
 
     def _open_stream(self) -> tuple[Handle, int]:
-        stream = self._ask("cuStreamCreate", _NON_BLOCKING)
+        stream = self._ask("cuStreamCreate", NON_BLOCKING)
         return stream, int(stream)
 
     def _open_event(self, *, timing: bool) -> Handle:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
-from engines.errors import DeviceUnavailableError
+from engines.errors import DeviceError, DeviceUnavailableError, OutOfDeviceMemoryError
 
 LIBRARY = "libcuda.so.1"
 """The name by which every driver since CUDA 4 is loaded, on boards too."""
+
+NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING: no order with the stream that belongs to everybody."""
 
 _OUT_OF_MEMORY = 2
 """CUDA_ERROR_OUT_OF_MEMORY."""
@@ -42,6 +45,24 @@ class DriverRefusal(Exception):  # noqa: N818 - a device translates it: no calle
     def is_out_of_memory(self) -> bool:
         """Whether it was for want of memory."""
         return self.code == _OUT_OF_MEMORY
+
+
+def device_error(error: Exception, doing: str, *, is_out_of_memory: bool = False) -> DeviceError:
+    """What a library of the driver raised, as one of ours.
+
+    Args:
+        error: A ``DriverRefusal``, or of the library.
+        doing: What failed.
+        is_out_of_memory: By the library's own word.
+    """
+    if isinstance(error, DriverRefusal):
+        text = f"{doing} failed ({error})"
+        is_out_of_memory = error.is_out_of_memory
+    else:
+        text = f"{doing} failed ({type(error).__name__}: {error})"
+    if is_out_of_memory:
+        return OutOfDeviceMemoryError(f"{text}; stop what else uses the GPU's memory")
+    return DeviceError(f"{text}; see `dmesg` and run `edge-triage doctor`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,11 +23,15 @@ from typing import Any
 import numpy as np
 
 from engines.device.contract import Array, Device, DeviceInfo, Handle, Kind, MemoryState
-from engines.device.driver import DriverRefusal, error_name, load_driver
-from engines.errors import DeviceError, DeviceUnavailableError, OutOfDeviceMemoryError
+from engines.device.driver import (
+    NON_BLOCKING,
+    DriverRefusal,
+    device_error,
+    error_name,
+    load_driver,
+)
+from engines.errors import DeviceError, DeviceUnavailableError
 
-_NON_BLOCKING = 1
-"""CU_STREAM_NON_BLOCKING: no order with the stream that belongs to everybody."""
 _THREAD_LOCAL = 1
 """CU_STREAM_CAPTURE_MODE_THREAD_LOCAL."""
 
@@ -113,11 +117,8 @@ class PyCudaDevice(Device):
     def _translated(self, error: Exception, doing: str) -> DeviceError:
         # What its frames hold would be freed only when the error is forgotten: after the device.
         traceback.clear_frames(error.__traceback__)
-        text = f"{doing} failed ({type(error).__name__}: {error})"
-        refused = isinstance(error, DriverRefusal) and error.is_out_of_memory
-        if refused or isinstance(error, self._driver.MemoryError):
-            return OutOfDeviceMemoryError(f"{text}; stop what else uses the GPU's memory")
-        return DeviceError(f"{text}; see `dmesg` and run `edge-triage doctor`")
+        is_out_of_memory = isinstance(error, self._driver.MemoryError)
+        return device_error(error, doing, is_out_of_memory=is_out_of_memory)
 
     def _memory(self) -> MemoryState:
         free, total = self._driver.mem_get_info()
@@ -134,7 +135,7 @@ class PyCudaDevice(Device):
         return _Held(allocation), int(allocation)
 
     def _open_stream(self) -> tuple[Handle, int]:
-        stream = self._driver.Stream(_NON_BLOCKING)
+        stream = self._driver.Stream(NON_BLOCKING)
         return _Held(stream), stream.handle
 
     def _open_event(self, *, timing: bool) -> Handle:

@@ -129,9 +129,7 @@ def _fused(
     assert isinstance(engine, TensorRtEngine)  # noqa: S101 - nothing else is called so
     batch = batch_of(engine, package.input, 1)
     if package.input.layout.is_volume and batch.size > 1:
-        return OpenedRunner(
-            runner=host, obstacle=f"the model takes {batch.size} volumes at once"
-        )
+        return OpenedRunner(runner=host, obstacle=f"the model takes {batch.size} volumes at once")
     kernels = compiled_kernels(engine.device.info, SealedFolder(engine.plans.folder))
     staging = stack.enter_context(FusedStaging(engine.device, plan, kernels))
     runner = FusedRunner(package.input, engine, staging)

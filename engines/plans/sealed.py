@@ -47,6 +47,8 @@ class SealedKind(str, Enum):
     PROOF = "proof"
     TIMING = "timing"
     """How long a library's kernels took here, which spares measuring them again."""
+    RUNTIME = "runtime"
+    """What a library compiled when a plan ran first."""
     KERNEL = "kernel"
     """Our own code, compiled for this GPU."""
 
@@ -65,6 +67,8 @@ BOUNDS = {
     SealedKind.PLAN: Bounds(each_bytes=1024 * MIB, files=32, together_bytes=4096 * MIB),
     SealedKind.PROOF: Bounds(each_bytes=MIB // 64, files=32, together_bytes=MIB),
     SealedKind.TIMING: Bounds(each_bytes=128 * MIB, files=4, together_bytes=256 * MIB),
+    # One beside each plan; a compiled kernel is small beside a plan's weights.
+    SealedKind.RUNTIME: Bounds(each_bytes=128 * MIB, files=32, together_bytes=512 * MIB),
     SealedKind.KERNEL: Bounds(each_bytes=16 * MIB, files=16, together_bytes=64 * MIB),
 }
 

@@ -19,12 +19,14 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from engines.checksums import read_bounded
 from engines.durable import DRAFT, sync_folder, write_durably
-from engines.errors import PlanRejectedError, PlanStoreError
+from engines.errors import PackageIntegrityError, PlanRejectedError, PlanStoreError
 from engines.plans.key import MAX_KEY_BYTES
 from engines.plans.locks import held, remove_if_free
 from engines.plans.sealed import (
@@ -54,6 +56,8 @@ _QUARANTINED_BYTES = 1024 * MIB
 """One that is larger is not kept."""
 _QUARANTINED = re.compile(r"([0-9]{6,12})-[0-9a-f]{64}\.[a-z]+")
 _MAX_REASON_CHARACTERS = 500
+_MAX_NOTE_BYTES = 16 * 1024
+"""Of a reason with its name: every character may be written as an escape of 12."""
 
 _log = structlog.get_logger()
 
@@ -61,6 +65,18 @@ _log = structlog.get_logger()
 def name_of(kind: SealedKind, key: bytes) -> str:
     """Return the name of a file of one kind and key."""
     return f"{hashlib.sha256(key).hexdigest()}.{kind.value}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutAside:
+    """What was moved to the quarantine."""
+
+    number: int
+    """Of what was moved later it is larger."""
+    name: str
+    """Of the file, which begins with the number."""
+    reason: str
+    """One line; empty where the disk was too full to keep it."""
 
 
 class SealedFolder:
@@ -112,6 +128,27 @@ class SealedFolder:
         with self._told("read"):
             seal = read_seal(self.folder) if self._is_fit() else None
             return [(name[:64], self._header(name, kind, seal)) for name in self._names(kind)]
+
+    def put_aside(self, kind: SealedKind) -> tuple[PutAside, ...]:
+        """Return what lies in quarantine, the oldest first; nothing is changed.
+
+        Raises:
+            PlanStoreError: The folder cannot be used.
+        """
+        with self._told("read"):
+            # What somebody else's folder holds is not what we put aside.
+            if not self._is_fit() or (self.folder / QUARANTINE).is_symlink():
+                return ()
+            files = {number: name.removesuffix(REASON) for number, _, name in self._quarantined()}
+            return tuple(
+                PutAside(
+                    number=number,
+                    name=name,
+                    reason=_reason_in(self.folder / QUARANTINE / f"{name}{REASON}"),
+                )
+                for number, name in files.items()
+                if name.endswith(f".{kind.value}")
+            )
 
     # ---------------------------------------------------------------- writing
 
@@ -350,6 +387,19 @@ class SealedFolder:
                 "that the disk has room and is not read-only, and run this as the account that "
                 "runs the device"
             ) from error
+
+
+def _reason_in(note: Path) -> str:
+    """Return the reason that a note gives, fit for a line; whoever wrote it is not trusted."""
+    try:
+        words = json.loads(read_bounded(note, _MAX_NOTE_BYTES))
+    except (PackageIntegrityError, ValueError, RecursionError):
+        return ""
+    reason = words.get("reason") if isinstance(words, dict) else None
+    if not isinstance(reason, str):
+        return ""
+    line = "".join(each if each.isprintable() else " " for each in reason[:_MAX_REASON_CHARACTERS])
+    return " ".join(line.split())
 
 
 def _is_lock(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The plans that this device built, with their proofs and the times that building them took.
+"""The plans that this device built, with their proofs, and what the libraries keep between runs.
 
 A plan is found by its key, or built by one process while the others wait::
 
@@ -19,7 +19,7 @@ from engines.errors import PlanRejectedError
 from engines.plans.key import PlanKey
 from engines.plans.proof import Proof
 from engines.plans.sealed import SealedContent, SealedHeader, SealedKind
-from engines.plans.sealed_folder import SealedFolder
+from engines.plans.sealed_folder import PutAside, SealedFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +112,13 @@ class PlanStore:
             yield self.find(key)
 
     def keep(self, key: PlanKey, plan: bytes, proof: Proof | None = None) -> StoredPlan:
-        """Keep a plan that was just built; one of before gives way, and its proof with it.
+        """Keep a plan that was just built; one of before gives way, with all that is of it.
 
         Raises:
             PlanStoreError: The folder or the disk refuses, or the plan is empty or too large.
             PlanRejectedError: The proof is of another plan.
         """
+        self._sealed.remove(SealedKind.RUNTIME, key.digest())
         header = self._sealed.keep(SealedKind.PLAN, key.canonical(), plan)
         if proof is not None:
             self.attach_proof(key, proof)
@@ -146,6 +147,15 @@ class PlanStore:
         """
         self._sealed.quarantine(SealedKind.PLAN, key.canonical(), reason)
         self._sealed.remove(SealedKind.PROOF, key.digest())
+        self._sealed.remove(SealedKind.RUNTIME, key.digest())
+
+    def quarantined(self) -> tuple[PutAside, ...]:
+        """Return the plans that were moved away, the oldest first; changes nothing.
+
+        Raises:
+            PlanStoreError: The folder cannot be used.
+        """
+        return self._sealed.put_aside(SealedKind.PLAN)
 
     def entries(self) -> tuple[PlanEntry, ...]:
         """Return every plan that is here, in no order that means anything; changes nothing.
@@ -164,6 +174,7 @@ class PlanStore:
             PlanStoreError: The folder or the disk refuses.
         """
         self._sealed.remove(SealedKind.PROOF, digest)
+        self._sealed.remove(SealedKind.RUNTIME, digest)
         return self._sealed.remove(SealedKind.PLAN, digest)
 
     # ---------------------------------------------------------- timing caches
@@ -184,6 +195,34 @@ class PlanStore:
             PlanStoreError: The folder or the disk refuses, or the cache is empty or too large.
         """
         self._sealed.keep(SealedKind.TIMING, key.platform(), cache)
+
+    # --------------------------------------------------------- runtime caches
+
+    def runtime_cache(self, key: PlanKey) -> bytes:
+        """Return what a library compiled when the plan of a key ran; empty when there is nothing.
+
+        Raises:
+            PlanStoreError: The folder or its secret cannot be used.
+            EngineMemoryError: There is not so much memory.
+        """
+        found = self._sealed.find(SealedKind.RUNTIME, key.canonical())
+        return found.content if found is not None else b""
+
+    def keep_runtime_cache(self, key: PlanKey, cache: bytes) -> None:
+        """Keep what a library compiled when the plan of a key ran; that of before gives way.
+
+        Raises:
+            PlanStoreError: The folder or the disk refuses, or the cache is empty or too large.
+        """
+        self._sealed.keep(SealedKind.RUNTIME, key.canonical(), cache)
+
+    def quarantine_runtime_cache(self, key: PlanKey, reason: str) -> None:
+        """Move what was compiled for a plan away: the library refused it, or it failed.
+
+        Raises:
+            PlanStoreError: The folder or the disk refuses.
+        """
+        self._sealed.quarantine(SealedKind.RUNTIME, key.canonical(), reason)
 
     def _entry(self, digest: str, header: SealedHeader | None) -> PlanEntry:
         if header is None:

@@ -26,6 +26,7 @@ from engines.errors import (
     ModelEngineError,
     ModelFileError,
 )
+from engines.quantised import is_quantised
 from engines.tensorrt.interface import (
     Builder,
     BuilderConfig,
@@ -205,7 +206,7 @@ def _told(build: _Build, model: bytes) -> BuiltPlan:
 def _prepared(model: bytes, request: BuildRequest) -> bytes:
     # The worker holds ONNX only while it builds.
     from engines.onnx_checks import read_boundary  # noqa: PLC0415 - see above
-    from engines.tensorrt.precision import is_quantised, with_precision  # noqa: PLC0415 - too
+    from engines.tensorrt.precision import with_precision  # noqa: PLC0415 - too
 
     for tensor in read_boundary(model).inputs:
         # The vendor would take a double for a float.

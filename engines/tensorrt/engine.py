@@ -32,6 +32,7 @@ from engines.device.opening import open_device
 from engines.errors import (
     DeviceError,
     DeviceUnavailableError,
+    EngineError,
     EngineLoadError,
     EngineNotBuiltError,
     EngineStateError,
@@ -44,11 +45,16 @@ from engines.errors import (
 from engines.plans.budget import workspace_bytes
 from engines.plans.key import PlanKey
 from engines.plans.store import PlanStore, StoredPlan
+from engines.quantised import is_quantised
 from engines.tensorrt.building import BuildProgress, BuildRequest, build_plan, planned_flags
 from engines.tensorrt.layers import EngineLayer
-from engines.tensorrt.library import TensorRtLibrary, load_library
+from engines.tensorrt.library import TensorRtLibrary, least_driver, load_library
 from engines.tensorrt.profiles import MOST_SLICES, Profile, profiles_between
+from engines.tensorrt.runtime_cache import KeptKernels
 from engines.tensorrt.session import SLOTS, Run, Session, StagedInput
+
+_BY_THE_GRAPH = "int8 (Q/DQ)"
+"""In which numbers a model with Q/DQ nodes computes; other layers in those of its file."""
 
 _log = structlog.get_logger()
 
@@ -56,7 +62,9 @@ _log = structlog.get_logger()
 class DeviceOpener(Protocol):
     """As ``engines.device.opening.open_device``."""
 
-    def __call__(self, libraries: tuple[CudaLibrary, ...], index: int, /) -> Device:
+    def __call__(
+        self, libraries: tuple[CudaLibrary, ...], index: int, /, *, least_version: int
+    ) -> Device:
         """Returns a device that is not entered."""
         ...
 
@@ -80,11 +88,11 @@ class TensorRtEngine(Engine):
             options: With those for an accelerator.
             backend: Which of the two libraries.
             find_library: Gets it.
-            find_device: Gets the GPU.
+            find_device: Gets the GPU, with a driver that the library runs on.
 
         Raises:
-            EngineUnavailableError: The options let no GPU be used, or there is none, or the library
-                is not here.
+            EngineUnavailableError: The options let no GPU be used, or there is none, or its driver
+                is too old, or the library is not here.
         """
         super().__init__(check_values=options.check_values)
         if options.accelerator is None:
@@ -94,12 +102,18 @@ class TensorRtEngine(Engine):
             )
         self._model = model
         self._options: AcceleratorOptions = options.accelerator
-        self._library = find_library(backend)
+        # First: a library on a driver that is too old for it may fail only when a plan runs.
         try:
-            self._device = find_device(self._options.libraries, self._options.device_index)
+            self._device = find_device(
+                self._options.libraries,
+                self._options.device_index,
+                least_version=least_driver(backend),
+            )
         except DeviceUnavailableError as error:
-            raise EngineUnavailableError(f"{backend.value} has no GPU here: {error}") from error
+            raise EngineUnavailableError(f"{backend.value} can use no GPU here: {error}") from error
+        self._library = find_library(backend)
         self._plans = PlanStore(self._options.folder)
+        self._kernels = KeptKernels(self._plans)
         self._closing = ExitStack()
         self._session: Session | None = None
         self._stored: StoredPlan | None = None
@@ -264,7 +278,12 @@ class TensorRtEngine(Engine):
         stored = self._taken(device, self._plans.find(key)) or self._built(device, key, model)
         self._stored = dataclasses.replace(stored, plan=b"")
         session = self._opened()
-        session.warm_up()
+        try:
+            session.warm_up()
+        except EngineError:
+            self._kernels.put_aside(key, "the plan did not run with it")
+            raise
+        self._kernels.keep(key, session.compiled_kernels())
         _log.info(
             "engine.opened",
             backend=self._library.backend.value,
@@ -275,7 +294,7 @@ class TensorRtEngine(Engine):
         return EngineDescription(
             metadata=EngineMetadata(
                 backend=self._library.backend,
-                provider=_provider(device.info, self._options),
+                provider=_provider(device.info, self._options, model),
                 version=self._library.version,
                 model_sha256=self._model.sha256,
             ),
@@ -318,7 +337,7 @@ class TensorRtEngine(Engine):
         if stored is None:
             return None
         try:
-            self._open_session(device, stored.plan)
+            self._open_session(device, stored)
         except PlanRejectedError as error:
             _log.warning("engine.plan_rejected", plan=stored.sha256, reason=str(error))
             self._plans.quarantine(stored.key, str(error))
@@ -338,7 +357,7 @@ class TensorRtEngine(Engine):
                 return stored
             stored = self._build(device, key, model)
             try:
-                self._open_session(device, stored.plan)
+                self._open_session(device, stored)
             except PlanRejectedError as error:
                 self._plans.quarantine(key, str(error))
                 raise EngineLoadError(
@@ -346,17 +365,20 @@ class TensorRtEngine(Engine):
                 ) from error
             return stored
 
-    def _open_session(self, device: Device, plan: bytes) -> None:
+    def _open_session(self, device: Device, stored: StoredPlan) -> None:
         options = self._options
         session = Session(
             self._library,
             device,
-            plan,
+            stored.plan,
             memory_bytes=options.memory_bytes,
             dla_core=options.dla_core,
+            kernels=self._kernels.find(stored.key),
         )
         self._closing.callback(session.close)
         self._session = session
+        if session.kernels_refusal:
+            self._kernels.put_aside(stored.key, session.kernels_refusal)
 
     # --------------------------------------------------------------- building
 
@@ -419,7 +441,9 @@ def _profiles(model: bytes, options: AcceleratorOptions) -> tuple[Profile, ...]:
     return profiles_between(name, shape, most, fixed=options.dla_core is not None)
 
 
-def _provider(info: DeviceInfo, options: AcceleratorOptions) -> str:
-    """What computes, for reports and people."""
+def _provider(info: DeviceInfo, options: AcceleratorOptions, model: bytes) -> str:
+    """What computes, and in which numbers, for reports and people."""
     core = "" if options.dla_core is None else f" DLA {options.dla_core}"
-    return f"{info.name}{core} {options.precision.value}"
+    # Such a graph has settled its numbers itself: the precision of the settings changes none.
+    numbers = _BY_THE_GRAPH if is_quantised(model) else options.precision.value
+    return f"{info.name}{core} {numbers}"

@@ -74,9 +74,13 @@ class PlanContext:
         self._context: Context | None = None
         library = plan.library
         strategy = library.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._config = plan.context_config()
         with library.router.listening() as messages:
-            self._context = plan.engine.create_execution_context(strategy)
+            self._context = plan.engine.create_execution_context(
+                strategy if self._config is None else self._config
+            )
         if self._context is None:
+            self.close()
             raise refusal(
                 library,
                 "makes no context for the plan",
@@ -93,6 +97,7 @@ class PlanContext:
     def close(self) -> None:
         """Drop the vendor's; its graph was freed before."""
         self._context = None
+        self._config = None
 
     def arrange(self, shapes: tuple[tuple[str, Shape], ...]) -> None:
         """Set the shapes of all inputs.

@@ -32,6 +32,8 @@ class Feature(str, Enum):
     """Measurements of one build are of use to the next. RTX has the names, but they do nothing."""
     RUNTIME_CACHE = "runtime_cache"
     """Kernels are compiled when an engine runs, and can be kept."""
+    EAGER_KERNELS = "eager_kernels"
+    """They can be compiled before a shape runs first, and not in the background meanwhile."""
     TARGETS = "targets"
     """A build can be for other GPUs than the one that is here, or for none that is."""
     ADJUST_FOR_DLA = "adjust_for_dla"
@@ -169,6 +171,23 @@ class EngineInspector(Protocol):
     def get_engine_information(self, form: Member, /) -> str: ...
 
 
+class RuntimeCache(Protocol):
+    """``IRuntimeCache``."""
+
+    def deserialize(self, blob: bytes, /) -> bool: ...
+    def serialize(self) -> HostMemory | None: ...
+
+
+class RuntimeConfig(Protocol):
+    """``IRuntimeConfig``."""
+
+    dynamic_shapes_kernel_specialization_strategy: Member
+
+    def create_runtime_cache(self) -> RuntimeCache | None: ...
+    def set_runtime_cache(self, cache: RuntimeCache, /) -> bool: ...
+    def set_execution_context_allocation_strategy(self, strategy: Member, /) -> None: ...
+
+
 class Context(Protocol):
     """``IExecutionContext``."""
 
@@ -199,7 +218,8 @@ class CudaEngine(Protocol):
     def get_tensor_shape(self, name: str, /) -> Sequence[int]: ...
     def get_tensor_location(self, name: str, /) -> Member: ...
     def get_tensor_profile_shape(self, name: str, profile: int, /) -> Sequence[Sequence[int]]: ...
-    def create_execution_context(self, strategy: Member, /) -> Context | None: ...
+    def create_execution_context(self, strategy: Member | RuntimeConfig, /) -> Context | None: ...
+    def create_runtime_config(self) -> RuntimeConfig | None: ...
     def create_engine_inspector(self) -> EngineInspector: ...
 
 
@@ -233,6 +253,12 @@ class AllocationStrategies(Protocol):
     """``ExecutionContextAllocationStrategy``."""
 
     USER_MANAGED: Member
+
+
+class SpecializationStrategies(Protocol):
+    """``DynamicShapesKernelSpecializationStrategy``."""
+
+    EAGER: Member
 
 
 class BuilderFlags(Protocol):
@@ -309,6 +335,7 @@ class TensorRtModule(Protocol):
     TensorIOMode: InputOutputModes
     TensorLocation: TensorLocations
     ExecutionContextAllocationStrategy: AllocationStrategies
+    DynamicShapesKernelSpecializationStrategy: SpecializationStrategies
     Builder: BuilderClass
     OnnxParser: ParserClass
     BuilderFlag: BuilderFlags
@@ -346,6 +373,9 @@ CLASSES: Mapping[str, type] = MappingProxyType(
         "TensorIOMode": InputOutputModes,
         "TensorLocation": TensorLocations,
         "ExecutionContextAllocationStrategy": AllocationStrategies,
+        "IRuntimeCache": RuntimeCache,
+        "IRuntimeConfig": RuntimeConfig,
+        "DynamicShapesKernelSpecializationStrategy": SpecializationStrategies,
         "BuilderFlag": BuilderFlags,
         "NetworkDefinitionCreationFlag": NetworkFlags,
         "OnnxParserFlag": ParserFlags,
@@ -368,7 +398,23 @@ FEATURE_NAMES: Mapping[Feature, frozenset[str]] = MappingProxyType(
                 "ITimingCache.serialize",
             }
         ),
-        Feature.RUNTIME_CACHE: frozenset({"IRuntimeCache"}),
+        Feature.RUNTIME_CACHE: frozenset(
+            {
+                "ICudaEngine.create_runtime_config",
+                "IRuntimeCache.deserialize",
+                "IRuntimeCache.serialize",
+                "IRuntimeConfig.create_runtime_cache",
+                "IRuntimeConfig.set_execution_context_allocation_strategy",
+                "IRuntimeConfig.set_runtime_cache",
+            }
+        ),
+        Feature.EAGER_KERNELS: frozenset(
+            {
+                "DynamicShapesKernelSpecializationStrategy",
+                "DynamicShapesKernelSpecializationStrategy.EAGER",
+                "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
+            }
+        ),
         Feature.TARGETS: frozenset(
             {
                 "ComputeCapability",
@@ -380,7 +426,10 @@ FEATURE_NAMES: Mapping[Feature, frozenset[str]] = MappingProxyType(
         Feature.STREAM_CAPTURABLE: frozenset({"IExecutionContext.is_stream_capturable"}),
     }
 )
-"""A feature is there when all its names are (and TIMING_CACHE only without RUNTIME_CACHE)."""
+"""A feature is there when all its names are (and TIMING_CACHE only without COMPILES_WHEN_RUN)."""
+
+COMPILES_WHEN_RUN = "IRuntimeCache"
+"""A module that has this compiles kernels when they run, whether or not we can keep them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

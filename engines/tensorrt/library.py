@@ -20,6 +20,7 @@ from engines.contract import Backend
 from engines.device.driver import find_driver
 from engines.errors import DeviceError, EngineMisuseError, EngineUnavailableError
 from engines.tensorrt.interface import (
+    COMPILES_WHEN_RUN,
     FEATURE_NAMES,
     Feature,
     Logger,
@@ -152,7 +153,7 @@ def find_features(module: object) -> frozenset[Feature]:
     }
     # Where kernels are compiled when they run, nothing is timed while building: the names are
     # there, do nothing and warn.
-    if Feature.RUNTIME_CACHE in found:
+    if has_name(module, COMPILES_WHEN_RUN):
         found.discard(Feature.TIMING_CACHE)
     return frozenset(found)
 

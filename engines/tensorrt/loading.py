@@ -22,10 +22,11 @@ from engines.errors import (
     EngineUnavailableError,
     PlanRejectedError,
 )
-from engines.tensorrt.interface import CudaEngine, Runtime
+from engines.tensorrt.interface import CudaEngine, Runtime, RuntimeConfig
 from engines.tensorrt.library import TensorRtLibrary
 from engines.tensorrt.messages import Messages
 from engines.tensorrt.profiles import Profile, ShapeRange
+from engines.tensorrt.runtime_cache import CompiledKernels
 
 _OF_MEMORY = ("outofmemory", "out of memory", "memory allocation")
 _LONGEST_REASON = 400
@@ -34,8 +35,16 @@ _LONGEST_REASON = 400
 class LoadedPlan:
     """A plan that a library took, and what it says of itself."""
 
-    def __init__(self, library: TensorRtLibrary, plan: bytes, dla_core: int | None) -> None:
-        """Loads a plan; the device is current, here and in ``close``.
+    def __init__(
+        self, library: TensorRtLibrary, plan: bytes, dla_core: int | None, *, kernels: bytes = b""
+    ) -> None:
+        """Loads a plan; the device is current, here and in all that is asked of the vendor.
+
+        Args:
+            library: Which built the plan.
+            plan: Admitted by this device's own seal.
+            dla_core: For which it was built.
+            kernels: What ``compiled_kernels`` gave before; empty for none.
 
         Raises:
             EngineUnavailableError: The library makes no runtime here.
@@ -46,9 +55,13 @@ class LoadedPlan:
         self.library = library
         self._runtime: Runtime | None = None
         self._engine: CudaEngine | None = None
+        self._kernels: CompiledKernels | None = None
         try:
             with library.router.listening() as messages:
                 self._load(plan, dla_core, messages)
+            self._kernels = CompiledKernels(library, self.engine, kernels)
+            self.kernels_refusal = self._kernels.refusal
+            """Why the kernels of before are of no use; empty where they are, or there are none."""
             inputs, self.outputs = self._tensors()
             self.profiles = self._profiles(inputs)
             self.inputs = tuple(self._as_built(spec) for spec in inputs)
@@ -68,8 +81,20 @@ class LoadedPlan:
         """What running takes beside inputs and outputs."""
         return int(self.engine.device_memory_size_v2)
 
+    def compiled_kernels(self) -> bytes:
+        """Returns the kernels that were compiled so far; empty where a plan holds all."""
+        return b"" if self._kernels is None else self._kernels.content()
+
+    def context_config(self) -> RuntimeConfig | None:
+        """How one more context is made; None: by the strategy. Keep it while the context lives."""
+        strategy = self.library.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        return None if self._kernels is None else self._kernels.config(self.engine, strategy)
+
     def close(self) -> None:
         """Gives back what the library took; contexts were closed before."""
+        if self._kernels is not None:
+            self._kernels.close()
+        self._kernels = None
         self._engine = None
         self._runtime = None
 

@@ -16,8 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from engines.contract import Precision
 from engines.errors import EngineBuildError
-
-_QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+from engines.quantised import is_quantised
 
 _KEPT_IN_FP32 = frozenset(
     {
@@ -40,11 +39,6 @@ _SHAPE_ONLY = frozenset({"Shape", "Size"})
 _FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
-def is_quantised(model: bytes) -> bool:
-    """Whether a model has Q/DQ nodes: INT8 that was settled when its package was made."""
-    return _is_quantised(onnx.load_model_from_string(model))
-
-
 def with_precision(model: bytes, precision: Precision) -> bytes:
     """Returns the model so that it computes in ``precision``; inputs and outputs stay FP32.
 
@@ -58,18 +52,12 @@ def with_precision(model: bytes, precision: Precision) -> bytes:
     Raises:
         EngineBuildError: A weight is too large for FP16, or the types of the graph are unknown.
     """
-    if precision is Precision.FP32:
+    if precision is Precision.FP32 or is_quantised(model):
         return model
     proto = onnx.load_model_from_string(model)
-    if _is_quantised(proto):
-        return model
     _Halving(proto).rewrite()
     content: bytes = proto.SerializeToString()
     return content
-
-
-def _is_quantised(model: onnx.ModelProto) -> bool:
-    return any(node.op_type in _QUANTISING for node in model.graph.node)
 
 
 class _Halving:

@@ -186,6 +186,7 @@ class Session:
         memory_bytes: int,
         dla_core: int | None = None,
         may_capture: bool = True,
+        kernels: bytes = b"",
     ) -> None:
         """Loads a plan, and takes all memory that it will need.
 
@@ -196,6 +197,7 @@ class Session:
             memory_bytes: That may be taken on the device; less where less is free.
             dla_core: For which it was built.
             may_capture: Whether calls that come again may become CUDA graphs.
+            kernels: What ``compiled_kernels`` gave before; empty for none.
 
         Raises:
             PlanRejectedError: The library does not take the plan.
@@ -209,7 +211,7 @@ class Session:
         self._known_shapes: dict[Shapes, Mapping[str, Shape]] = {}
         try:
             with device.current():
-                self._plan = LoadedPlan(library, plan, dla_core)
+                self._plan = LoadedPlan(library, plan, dla_core, kernels=kernels)
                 self._closing.callback(self._plan.close)
                 self._open(memory_bytes, may_capture=may_capture)
         except BaseException:
@@ -266,6 +268,16 @@ class Session:
     def graphs(self) -> int:
         """How many calls are CUDA graphs by now."""
         return self._executor.graphs
+
+    @property
+    def kernels_refusal(self) -> str:
+        """Why the kernels of before are of no use; empty where they are, or there were none."""
+        return self._plan.kernels_refusal
+
+    def compiled_kernels(self) -> bytes:
+        """Return the kernels that the library compiled so far; empty where a plan holds all."""
+        with self._device.current():
+            return self._plan.compiled_kernels()
 
     def close(self) -> None:
         """Give back what the library took; the device gives back its own.

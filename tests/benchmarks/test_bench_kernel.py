@@ -69,7 +69,6 @@ def test_the_host_build_makes_the_same_input_and_says_in_what_time(
         with kernel.staging(package.preprocess, package.input.layout) as staging:
 
             def by_kernel() -> None:
-                staging.clear()
                 staging.whole_input(staging.add_all(images))
 
             ours, theirs = _interleaved(

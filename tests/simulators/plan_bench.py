@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +30,7 @@ KEY = PlanKey(
 OTHER_KEY = replace(KEY, precision=Precision.FP32)
 PACKAGE_DIGEST = "0b" * 32
 REFERENCE = "onnxruntime 1.23.2"
+_DEADLINE_S = 60
 OLD_PLAN, NEW_PLAN = b"an older plan " * 40, b"a plan " * 100
 
 
@@ -87,6 +91,17 @@ def quarantined(store: PlanStore) -> list[Path]:
 def names_in(folder: Path) -> list[str]:
     """The names of all that lies in a folder."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def run_script(script: str, *arguments: Path | str) -> subprocess.CompletedProcess[bytes]:
+    """Run a script in a process of its own, which may set limits to itself."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        timeout=_DEADLINE_S,
+        check=False,
+    )
 
 
 def open_files() -> int:

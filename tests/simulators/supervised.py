@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from edge_runtime.app.signs import SignsMeanwhile
+from edge_runtime.clock import SystemClock
 from edge_runtime.config.settings import LoggingSettings, Settings
 from edge_runtime.logs import configure_logs
 from edge_runtime.process import Pulse
@@ -20,6 +22,7 @@ from edge_runtime.supervisor.services import Service
 from edge_runtime.supervisor.supervise import Supervisor
 
 _STEP_S = 0.05
+_FOR_EVER_S = 3600.0
 
 
 def run_well(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
@@ -62,6 +65,23 @@ def run_slow_to_start(settings: Settings, stop: threading.Event, pulse: Pulse) -
     while not stop.wait(_STEP_S):
         pulse.starting()
     _note(settings, "stopped")
+    return 0
+
+
+def run_silent_before_ready(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
+    """Take long to be ready, within one call that says nothing."""
+    _note(settings, "silent")
+    with SignsMeanwhile(pulse, SystemClock(), stop, limit_s=_FOR_EVER_S):
+        stop.wait()
+    _note(settings, "stopped")
+    return 0
+
+
+def run_hung_before_ready(settings: Settings, stop: threading.Event, pulse: Pulse) -> int:
+    """Do the same, and for longer than may be."""
+    _note(settings, "hung")
+    with SignsMeanwhile(pulse, SystemClock(), stop, limit_s=_STEP_S):
+        stop.wait()
     return 0
 
 

@@ -2,7 +2,7 @@
 
 ``simulated_tensorrt`` puts the module together. A plan holds the model as it was parsed, so that
 what runs later is what was built, whatever became of the model file. Plans of one model differ in
-their bytes, as the vendor's do.
+their bytes, as the vendor's do. It can have what only a board has: DLAs, which take some layers.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import secrets
 import types
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 from engines.contract import Backend
+from simulators import tensorrt_jit as jit
 from simulators import tensorrt_runtime as running
 from simulators import tensorrt_words as words
 from simulators.tensorrt_runtime import Faults, Launcher, Model, World
@@ -24,10 +26,12 @@ from simulators.tensorrt_words import (
     Severity,
 )
 
-VERSIONS = {Backend.TENSORRT: "10.3.0", Backend.TENSORRT_RTX: "1.7.1.116"}
+VERSIONS = {Backend.TENSORRT: "10.16.1", Backend.TENSORRT_RTX: "1.7.1.116"}
 _MODULE_NAMES = {Backend.TENSORRT: "tensorrt", Backend.TENSORRT_RTX: "tensorrt_rtx"}
-_LAYERS = 3
+TIMED = b"timings of this GPU:"
+"""So begins a timing cache; one that begins otherwise is of another GPU."""
 _STEPS = 2
+_NO_PROFILE = "Network has dynamic or shape inputs, but no optimization profile has been defined."
 
 
 class ITensor:
@@ -43,8 +47,9 @@ class ITensor:
 class ILayer:
     name = ""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kind: str) -> None:
         self.name = name
+        self.kind = kind
 
 
 class INetworkDefinition:
@@ -57,14 +62,15 @@ class INetworkDefinition:
 
     @property
     def num_layers(self) -> int:
-        return 0 if self.model is None else _LAYERS
+        return 0 if self.model is None else len(self.model.layers)
 
     def get_input(self, index: int) -> ITensor:
         assert self.model is not None
         return ITensor(self.model.session.get_inputs()[index])
 
     def get_layer(self, index: int) -> ILayer:
-        return ILayer(f"layer {index}")
+        assert self.model is not None
+        return ILayer(*self.model.layers[index])
 
 
 class ParserError:
@@ -104,6 +110,7 @@ class OnnxParser:
 
     def set_flag(self, flag: words.OnnxParserFlag) -> None:
         assert isinstance(flag, words.OnnxParserFlag)
+        self.world.parser_flags.add(flag)
 
     def parse(self, model: bytes, path: str | None = None) -> bool:
         assert path is None, "weights outside of the model are not read"
@@ -135,6 +142,7 @@ class ITimingCache:
 
 
 class IBuilderConfig:
+    world: World
     builder_optimization_level = 3
     profiling_verbosity = words.ProfilingVerbosity.LAYER_NAMES_ONLY
     default_device_type = DeviceType.GPU
@@ -158,16 +166,18 @@ class IBuilderConfig:
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
         self.profiles.append(profile)
-        return len(self.profiles) - 1
+        return -1 if self.world.faults.no_profile else len(self.profiles) - 1
 
     def can_run_on_DLA(self, layer: ILayer) -> bool:  # noqa: N802 - the vendor's name
-        return layer.name != "layer 0"
+        return layer.kind in self.world.faults.dla_takes
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
         return ITimingCache(bytes(serialized_timing_cache))
 
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
-        assert not ignore_mismatch
+        assert not ignore_mismatch, "timings of another device mislead"
+        if cache.content and not cache.content.startswith(TIMED):
+            return False
         self._timing_cache = cache
         return True
 
@@ -196,11 +206,15 @@ class Builder:
         return self.world.faults.dla_cores
 
     def __init__(self, logger: ILogger) -> None:
+        if self.world.faults.no_builder:
+            running.refuse_without_gpu(logger)
         self._logger = logger
         self.world.born(self, "builder")
 
     def create_network(self, flags: int = 0) -> INetworkDefinition | None:
-        return INetworkDefinition() if 0 <= flags <= 3 else None
+        self.world.network_flags.append(flags)
+        is_made = 0 <= flags <= 3 and not self.world.faults.no_network
+        return INetworkDefinition() if is_made else None
 
     def create_builder_config(self) -> IBuilderConfig:
         return self.config_type()
@@ -212,41 +226,44 @@ class Builder:
         self, network: INetworkDefinition, config: IBuilderConfig
     ) -> words.IHostMemory | None:
         self.world.builds += 1
+        asked = copy(config)
+        asked.progress_monitor = None  # whose error may hold the builder
+        self.world.configs.append(asked)
+        if self.world.faults.build_raises is not None:
+            raise self.world.faults.build_raises
         refusal = self._refusal(network, config)
-        if refusal is None and not _all_steps(config.progress_monitor):
-            refusal = "Error Code 7: BuildCanceled (Build canceled by user)"
-        if refusal is not None or network.model is None:
-            self._logger.log(Severity.ERROR, str(refusal))
+        if not refusal and not _all_steps(config.progress_monitor):
+            refusal = ("Error Code 7: BuildCanceled (Build canceled by user)",)
+        for text in refusal:
+            self._logger.log(Severity.ERROR, text)
+        if refusal or network.model is None:
             return None
         cache = config.get_timing_cache()
         if cache is not None:
-            cache.content += b"one more tactic timed\n"
+            cache.content = (cache.content or TIMED) + b"one more tactic timed\n"
         version = "none" if self.world.faults.broken_plan else self.world.version
         header = {
             "version": version,
             "profiles": [each.shapes for each in config.profiles],
-            "layers": network.num_layers,
             "dla_core": config.DLA_core,
             "salt": secrets.token_hex(8),
         }
         return words.IHostMemory(running.sealed_plan(header, network.model.content))
 
-    def _refusal(self, network: INetworkDefinition, config: IBuilderConfig) -> str | None:
-        if self.world.faults.no_plan is not None:
+    def _refusal(self, network: INetworkDefinition, config: IBuilderConfig) -> tuple[str, ...]:
+        if self.world.faults.no_plan:
             return self.world.faults.no_plan
         if network.model is None:
-            return "Error Code 4: Internal Error (Network must have at least one output.)"
+            return ("Error Code 4: Internal Error (Network must have at least one output.)",)
         free = [
             node.name for node in network.model.session.get_inputs() if -1 in words.free_shape(node)
         ]
         if free and not config.profiles:
-            return (
-                "Network has dynamic or shape inputs, but no optimization profile has been defined."
-            )
+            return (_NO_PROFILE,)
         for name in free:
             if any(name not in profile.shapes for profile in config.profiles):
-                return f"Dynamic input tensor {name} is missing dimensions in profile 0"
-        return None
+                return (f"Dynamic input tensor {name} is missing dimensions in profile 0",)
+        return ()
 
 
 def _all_steps(monitor: IProgressMonitor | None) -> bool:
@@ -264,29 +281,40 @@ def simulated_tensorrt(
     """Return a fresh module, and the world that its objects share."""
     world = World(launcher, faults or Faults(), VERSIONS[backend])
     is_rtx = backend is Backend.TENSORRT_RTX
-    config = TargetingConfig if is_rtx else IBuilderConfig
-    context = running.CapturableContext if is_rtx else running.ExecutionContext
+    engine = jit.JitEngine if is_rtx else running.CudaEngine
+    context = jit.JitContext if is_rtx else running.ExecutionContext
     module = types.ModuleType(_MODULE_NAMES[backend])
     shared = {"world": world}
+    config = type("IBuilderConfig", (TargetingConfig if is_rtx else IBuilderConfig,), shared)
     names: dict[str, Any] = {
         "__version__": world.version,
         "Builder": type("Builder", (Builder,), {**shared, "config_type": config}),
         "OnnxParser": type("OnnxParser", (OnnxParser,), shared),
-        "Runtime": type("Runtime", (running.Runtime,), {**shared, "context_type": context}),
+        "Runtime": type(
+            "Runtime",
+            (running.Runtime,),
+            {**shared, "engine_type": engine, "context_type": context},
+        ),
         "IBuilderConfig": config,
-        "ICudaEngine": running.CudaEngine,
+        "ICudaEngine": engine,
         "IExecutionContext": context,
         "nptype": words.nptype,
         **{each.__name__: each for each in _SAME_EVERYWHERE},
     }
     if is_rtx:
         names["ComputeCapability"] = words.ComputeCapability
-        names["IRuntimeCache"] = words.IRuntimeCache
+        for each in _JIT:
+            names[each.__name__] = each
     for name, value in names.items():
         setattr(module, name, value)
     return module, world
 
 
+_JIT: tuple[type, ...] = (
+    jit.DynamicShapesKernelSpecializationStrategy,
+    jit.IRuntimeCache,
+    jit.IRuntimeConfig,
+)
 _SAME_EVERYWHERE: tuple[type, ...] = (
     ILayer,
     INetworkDefinition,

@@ -17,13 +17,11 @@ from engines.errors import OutOfDeviceMemoryError
 from engines.tensorrt.engine import TensorRtEngine
 from engines.tensorrt.library import TensorRtLibrary, wrap_module
 from simulators.fake_cuda.control import CudaCode, loaded_fake
+from simulators.fake_cuda.suites import DEVICE_VARIABLE, HOST
 from simulators.tensorrt_building import simulated_tensorrt
 from simulators.tensorrt_launchers import DriverLauncher, HostLauncher, RoomyHost
 from simulators.tensorrt_runtime import Faults
 
-DEVICE_VARIABLE = "EDGE_TRIAGE_TEST_DEVICE"
-"""``host``, ``pycuda`` or ``cuda-bindings``; these two take the libcuda that the process finds."""
-HOST = "host"
 _HOST_BYTES = 8 << 30
 _DEVICE_BYTES = 64 << 20
 _MOST_ALLOCATIONS = 64
@@ -75,12 +73,15 @@ class TensorRtRig:
             find_device=self._find_device,
         )
 
-    def _find_device(self, libraries: tuple[CudaLibrary, ...], index: int) -> Device:
+    def _find_device(
+        self, libraries: tuple[CudaLibrary, ...], index: int, /, *, least_version: int
+    ) -> Device:
         if self.is_host:
             device: Device = RoomyHost(self._host, self._host_bytes)
         else:
             assert libraries
-            device = open_device([CudaLibrary(self.device_name)], index)
+            chosen = [CudaLibrary(self.device_name)]
+            device = open_device(chosen, index, least_version=least_version)
         self.devices.append(device)
         return device
 

@@ -18,9 +18,11 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
+import onnx
 import onnxruntime  # type: ignore[import-untyped]  # it ships no types
 from numpy.typing import NDArray
 
@@ -32,12 +34,16 @@ from simulators.tensorrt_words import (
     ILogger,
     IProfiler,
     LayerInformationFormat,
+    OnnxParserFlag,
     Severity,
     TensorIOMode,
     TensorLocation,
     free_shape,
     nptype,
 )
+
+if TYPE_CHECKING:  # the other half builds on this one
+    from simulators.tensorrt_building import IBuilderConfig
 
 MAGIC = b"a plan of the simulated TensorRT\n"
 SCRATCH_BYTES = 4096
@@ -72,15 +78,32 @@ class Faults:
     says_not_capturable: bool = False
     enqueues_before_failure: int | None = None
     """So many enqueues work; every later one answers False."""
-    no_plan: str | None = None
-    """Why nothing is built, as the logger says it."""
+    no_plan: tuple[str, ...] = ()
+    """Why nothing is built, as the logger says it: a reason, and what follows from it."""
+    build_raises: BaseException | None = None
+    """The binding itself does, instead of building."""
+    no_builder: bool = False
     no_runtime: bool = False
     """As on a machine whose GPU does not answer."""
+    no_network: bool = False
+    """There are no strong types."""
+    no_profile: bool = False
+    """None is taken."""
     dla_cores: int = 0
+    dla_takes: frozenset[str] = frozenset({"Conv", "Gemm", "Relu"})
+    """Operators of ONNX."""
     sizes_on_host: bool = False
     """Tensors are wanted on the processor."""
     broken_plan: bool = False
     """What is built can never be read."""
+    has_cache: bool = True
+    """There is one for compiled kernels, where kernels are compiled."""
+    takes_cache: bool = True
+    """Contexts do."""
+    no_kernels_taken: int = 0
+    """So many times those that were kept are refused."""
+    raising: str = ""
+    """Which method of the cache raises, or of what makes it."""
 
 
 @dataclass
@@ -92,6 +115,12 @@ class Model:
     shapes: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = field(
         default_factory=dict
     )
+
+    @cached_property
+    def layers(self) -> tuple[tuple[str, str], ...]:
+        """Name and operator of each; a layer is a node, named as the vendor's parser names it."""
+        nodes = onnx.load_model_from_string(self.content).graph.node
+        return tuple((node.name or f"node_of_{node.output[0]}", node.op_type) for node in nodes)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         names = [node.name for node in self.session.get_outputs()]
@@ -133,6 +162,12 @@ class World:
         self.models: dict[str, Model] = {}
         self.builds = 0
         self.loads = 0
+        self.compiled = 0
+        """Kernels, where they are compiled when they run."""
+        self.configs: list[IBuilderConfig] = []
+        """Of every build, as it was asked for."""
+        self.network_flags: list[int] = []
+        self.parser_flags: set[OnnxParserFlag] = set()
 
     def born(self, thing: object, kind: str) -> None:
         self.alive[kind] += 1
@@ -150,13 +185,13 @@ class World:
 
 class Runtime:
     world: World
+    engine_type: type[CudaEngine]
     context_type: type[ExecutionContext]
     DLA_core = -1
 
     def __init__(self, logger: ILogger) -> None:
         if self.world.faults.no_runtime:
-            logger.log(Severity.ERROR, "CUDA initialization failure with error: 35")
-            raise TypeError("pybind11::init(): factory function returned nullptr")
+            refuse_without_gpu(logger)
         self.logger = logger
         self.world.born(self, "runtime")
 
@@ -172,7 +207,13 @@ class Runtime:
         if header is None or not is_ours or header["dla_core"] != self.DLA_core:
             self.logger.log(Severity.ERROR, "Error Code 1: Serialization (magicTag assertion)")
             return None
-        return CudaEngine(self, header, self.world.model(model))
+        return self.engine_type(self, header, self.world.model(model))
+
+
+def refuse_without_gpu(logger: ILogger) -> NoReturn:
+    """What a runtime and a builder do."""
+    logger.log(Severity.ERROR, "CUDA initialization failure with error: 35")
+    raise TypeError("pybind11::init(): factory function returned nullptr")
 
 
 def sealed_plan(header: Mapping[str, Any], model: bytes) -> bytes:
@@ -199,8 +240,8 @@ class EngineInspector:
     def get_engine_information(self, form: LayerInformationFormat) -> str:
         assert form is LayerInformationFormat.JSON
         layers = [
-            {"Name": f"layer {index}", "LayerType": "simulated", "Outputs": []}
-            for index in range(self._engine.num_layers)
+            {"Name": name, "LayerType": kind, "Outputs": []}
+            for name, kind in self._engine.model.layers
         ]
         return json.dumps({"Layers": layers, "Bindings": self._engine.names})
 
@@ -208,7 +249,6 @@ class EngineInspector:
 class CudaEngine:
     num_io_tensors = 0
     num_optimization_profiles = 1
-    num_layers = 0
 
     def __init__(self, runtime: Runtime, header: Mapping[str, Any], model: Model) -> None:
         self.runtime = runtime
@@ -223,8 +263,11 @@ class CudaEngine:
         self.profiles: list[dict[str, list[list[int]]]] = header["profiles"]
         self.num_io_tensors = len(self.names)
         self.num_optimization_profiles = max(len(self.profiles), 1)
-        self.num_layers = int(header["layers"])
         self.world.born(self, "engine")
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.model.layers)
 
     @property
     def device_memory_size_v2(self) -> int:
@@ -372,8 +415,8 @@ class ExecutionContext:
         if not world.launcher.launch(stream_handle, self._work(is_captured=is_captured)):
             return self._refuse("Cuda Runtime (launch failed)")
         if self.profiler is not None and not is_captured:
-            for index in range(self.engine.num_layers):
-                self.profiler.report_layer_time(f"layer {index}", 0.25)
+            for name, _ in self.engine.model.layers:
+                self.profiler.report_layer_time(name, 0.25)
         return True
 
     def _work(self, *, is_captured: bool) -> Callable[[], None]:

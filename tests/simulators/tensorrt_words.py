@@ -163,10 +163,6 @@ class IProgressMonitor:
         raise NotImplementedError
 
 
-class IRuntimeCache:
-    """RTX compiles kernels when they run; its name tells that there is no timing cache."""
-
-
 class IHostMemory(bytes):
     """Read with ``bytes(memory)``, as the bindings' buffer is."""
 

@@ -1,4 +1,4 @@
-"""A small but complete model package, built from nothing for each test."""
+"""A small but complete model package, built from nothing for each test; and the fake libcuda."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from simulators.fake_cuda.building import FakeCuda, build_fake_cuda, why_not
 from simulators.model_card import CARD_TOML
 
 from engines.checksums import VerifiedFile
+from engines.contract import CudaLibrary
+from engines.device.opening import installed_libraries
 from engines.writing import write_checksums
 
 PACKAGE_TOML = """
@@ -175,6 +178,22 @@ class PackageBuilder:
                 }
             ],
         } | self.evaluation
+
+
+@pytest.fixture(scope="session")
+def fake_cuda(tmp_path_factory: pytest.TempPathFactory) -> FakeCuda:
+    if (reason := why_not()) is not None:
+        pytest.skip(f"the fake libcuda {reason}")
+    return build_fake_cuda(tmp_path_factory.mktemp("fake-cuda"))
+
+
+@pytest.fixture(params=list(CudaLibrary), ids=lambda library: library.value)
+def installed(request: pytest.FixtureRequest) -> CudaLibrary:
+    """Each library that talks to a driver, in a process of its own."""
+    chosen: CudaLibrary = request.param
+    if chosen not in installed_libraries():
+        pytest.skip(f"{chosen.value} is not installed here")
+    return chosen
 
 
 @pytest.fixture

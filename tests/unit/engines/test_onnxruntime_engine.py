@@ -13,7 +13,7 @@ import onnx
 import onnxruntime  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from onnx import TensorProto, external_data_helper, helper
-from simulators.fake_cuda.building import build_fake_cuda, why_not
+from simulators.fake_cuda.building import FakeCuda
 
 import engines
 from engines.backends import open_engine
@@ -266,11 +266,9 @@ def test_a_provider_whose_libraries_are_missing_names_the_first_one(
     options: str,
     *,
     gpu_wheel: str,
-    tmp_path: Path,
+    fake_cuda: FakeCuda,
 ) -> None:
-    if reason := why_not():
-        pytest.skip(reason)
-    environment = {**build_fake_cuda(tmp_path).environment(), "PYTHONPATH": gpu_wheel}
+    environment = {**fake_cuda.environment(), "PYTHONPATH": gpu_wheel}
     printed, errors = opened_with_the_gpu_wheel(model_file, backend, options, environment)
     assert f"does not load on this machine ({library}" in printed
     assert errors == ""

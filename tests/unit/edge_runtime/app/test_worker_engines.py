@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+import structlog
 from simulators.released_package import write_release
 from simulators.waiting import wait_until
+from structlog.typing import EventDict
 
 from edge_runtime.app import worker
 from edge_runtime.clock import SystemClock
@@ -22,23 +25,28 @@ from edge_runtime.store.database import connect
 from edge_runtime.store.engine_names import parse_engine_name
 from edge_runtime.store.engines import EngineObstacle, engines_in_use
 from edge_runtime.store.processes import Role
-from edge_runtime.supervisor.notify import Notifier
+from edge_runtime.supervisor.notify import Notice, Notifier, NotifySocket
 from engines.errors import EngineUnavailableError
 
-MakeSettings = Callable[[Mapping[str, object]], Settings]
 LIMIT_S = 60.0
+
+
+class MakeSettings(Protocol):
+    def __call__(self, engine: Mapping[str, object], packages: Sequence[str] = (), /) -> Settings:
+        """Return settings; without packages of the one that is there."""
+        ...
 
 
 @pytest.fixture
 def make_settings(tmp_path: Path) -> MakeSettings:
     write_release(tmp_path / "bright", "1.0.0")
 
-    def make(engine: Mapping[str, object]) -> Settings:
+    def make(engine: Mapping[str, object], packages: Sequence[str] = (), /) -> Settings:
         state = tmp_path / "state"
         state.mkdir(exist_ok=True)
         tables = {
             "device": {"state_dir": str(state)},
-            "models": {"packages": [str(tmp_path / "bright")]},
+            "models": {"packages": list(packages) or [str(tmp_path / "bright")]},
             "engine": engine,
         }
         return parse_settings(tables, {})
@@ -52,9 +60,16 @@ def connected(settings: Settings) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def run_worker(settings: Settings, stop: threading.Event) -> int:
-    pulse = Pulse(Role.WORKER, database_path(settings), SystemClock(), Notifier(), interval_s=1.0)
-    return worker.run(settings, stop, pulse)
+def run_worker(settings: Settings, stop: threading.Event, notifier: Notifier | None = None) -> int:
+    pulse = Pulse(
+        Role.WORKER,
+        database_path(settings),
+        SystemClock(),
+        notifier or Notifier({}),
+        interval_s=0.1,
+    )
+    with contextlib.closing(pulse):
+        return worker.run(settings, stop, pulse)
 
 
 def test_a_fallback_is_written_down_with_its_reason_and_stands_as_an_alarm(
@@ -101,3 +116,61 @@ def test_a_worker_without_the_engine_that_alone_may_run_refuses_and_says_why(
 def test_what_is_built_lies_with_the_state_of_the_device(make_settings: MakeSettings) -> None:
     settings = make_settings({})
     assert engines_path(settings) == settings.device.state_dir / "engines"
+
+
+class LongCall:
+    """Keeps whoever loads a model, as a library does that builds an engine and says nothing."""
+
+    def __init__(self, during: Callable[[], None]) -> None:
+        self._during = during
+        self.loaded: list[str] = []
+
+    def __call__(self, _logger: object, _method: str, event: EventDict) -> EventDict:
+        if event["event"] == "model.loaded":
+            self.loaded.append(event["model"])
+            self._during()
+        raise structlog.DropEvent
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        processors = structlog.get_config()["processors"]
+        others = list(processors)
+        processors[:] = [self]
+        try:
+            yield
+        finally:
+            processors[:] = others
+
+
+def test_a_worker_that_opens_an_engine_silently_goes_on_giving_signs(
+    make_settings: MakeSettings,
+) -> None:
+    settings, stop = make_settings({}), threading.Event()
+    found: list[Notice] = []
+
+    def have_come() -> bool:
+        found.extend(message.notice for message in notices.receive())
+        return len(found) >= 3
+
+    def wait_for_signs() -> None:
+        list(notices.receive())  # what came before
+        wait_until(have_come)
+        stop.set()
+
+    call = LongCall(wait_for_signs)
+    with NotifySocket() as notices, call.in_place():
+        assert run_worker(settings, stop, Notifier({"NOTIFY_SOCKET": notices.address})) == 0
+    assert call.loaded == ["bright"]
+    assert set(found) == {Notice.STARTING}
+
+
+def test_a_worker_that_is_told_to_stop_opens_no_further_engine(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    write_release(tmp_path / "dark", "1.0.0", name="dark")
+    packages = [str(tmp_path / "bright"), str(tmp_path / "dark")]
+    settings, stop = make_settings({}, packages), threading.Event()
+    call = LongCall(stop.set)
+    with call.in_place():
+        assert run_worker(settings, stop) == 0
+    assert call.loaded == ["bright"]

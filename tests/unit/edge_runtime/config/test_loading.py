@@ -91,6 +91,41 @@ def test_every_mistake_is_listed_at_once_a_line_each() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("tables", "lines"),
+    [
+        (
+            {"engine": {"preference": ["tensort"]}},
+            [
+                (
+                    "engine.preference.0: Input should be 'onnxruntime', 'onnxruntime-cuda', "
+                    "'onnxruntime-tensorrt', 'tensorrt' or 'tensorrt-rtx'"
+                )
+            ],
+        ),
+        (
+            {"engine": {"gpu": {"cuda_libraries": ["cupy"]}}},
+            ["engine.gpu.cuda_libraries.0: Input should be 'pycuda' or 'cuda-bindings'"],
+        ),
+        (
+            {"engine": {"preference": []}},
+            ["engine.preference: Tuple should have at least 1 item after validation, not 0"],
+        ),
+        (
+            {"engine": {"preference": [], "gpu": {"cuda_libraries": ["cupy"]}}},
+            [
+                "engine.preference: Tuple should have at least 1 item after validation, not 0",
+                "engine.gpu.cuda_libraries.0: Input should be 'pycuda' or 'cuda-bindings'",
+            ],
+        ),
+    ],
+)
+def test_a_list_with_a_fault_in_it_is_not_called_too_short_as_well(
+    tables: dict[str, Any], lines: list[str]
+) -> None:
+    assert _refusal(tables).splitlines() == lines
+
+
 def test_a_key_with_control_characters_forges_no_line_of_the_error() -> None:
     assert len(_refusal({"a\nnode.port: fine\x1b[2J": 1}).splitlines()) == 1
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simulators.killed_store import PERSON, kill_at_every_step, prepare
+from simulators import killed_store
+from simulators.killed import kill_at_every_step
+from simulators.killed_store import PERSON, prepare
 from simulators.store_bench import StoreBench
 
 from edge_runtime.model.model_package import PackageState
@@ -54,7 +56,7 @@ def test_a_kill_at_any_step_leaves_what_can_be_trusted_and_gone_on_with(tmp_path
     makers = tmp_path / "makers"
     (tmp_path / "template" / "makers").rename(makers)
     release = makers / release.name
-    left = kill_at_every_step(tmp_path / "template", release, tmp_path / "copies")
+    left = kill_at_every_step(killed_store, tmp_path / "template", tmp_path / "copies", release)
     assert len(left) > 100, "steps are counted"
     seen = set()
     for number, folder in enumerate(left):

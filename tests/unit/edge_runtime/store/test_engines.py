@@ -105,6 +105,12 @@ def test_a_model_that_is_no_longer_in_use_leaves_neither_row_nor_alarm(
             provider="NVIDIA H200 fp16",
             in_place_of=(EngineBackend.TENSORRT, EngineBackend.ONNXRUNTIME_CUDA),
         ),
+        EngineName(
+            backend=EngineBackend.TENSORRT,
+            version="11.4.0.106",
+            provider="NVIDIA H200 int8 (Q/DQ)",
+            in_place_of=(EngineBackend.TENSORRT_RTX,),
+        ),
     ],
 )
 def test_the_name_of_an_engine_tells_what_it_replaces_and_is_read_again(name: EngineName) -> None:

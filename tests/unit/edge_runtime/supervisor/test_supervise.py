@@ -151,6 +151,29 @@ def test_a_process_that_makes_progress_may_take_longer_to_be_ready(
     assert len(_pids(state_dir, "slow")) == 1
 
 
+def test_what_is_silent_before_it_is_ready_may_take_longer_but_not_for_ever(
+    supervise: Callable[..., Running], state_dir: Path
+) -> None:
+    """One waits within a call; another does so for longer than its limit, and is killed."""
+
+    def service(role: Role, entry: str) -> Service:
+        return Service(
+            role=role,
+            entry_point=f"simulators.supervised:{entry}",
+            first_restart_delay_s=0.05,
+            start_limit_s=6.0,
+        )
+
+    running = supervise(
+        service(Role.NODE, "run_silent_before_ready"), service(Role.WEB, "run_hung_before_ready")
+    )
+    wait_until(lambda: len(_pids(state_dir, "hung")) >= 3)
+    assert _have_ended(_pids(state_dir, "hung")[:2])
+    assert len(_pids(state_dir, "silent")) == 1
+    assert running.stop() == 0
+    assert _pids(state_dir, "stopped") == _pids(state_dir, "silent")
+
+
 def test_a_living_process_that_beats_is_not_taken_for_hung(
     supervise: Callable[..., Running], state_dir: Path
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_the_device_prepares_as_the_processor_does(
 
 def runs_of_items(
     runner: AnyRunner, package: ModelPackage, series: Sequence[Sequence[StoredImage]]
-) -> list[ItemRun[object]]:
+) -> list[ItemRun[Any]]:
     """Of each series some items in the middle, then one at its beginning."""
     runs = []
     for images in series:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from simulators.plan_bench import (
     keep_proven,
     leftovers,
     plan_path,
+    run_script,
 )
 from simulators.small_disk import MIB, SmallDisk, memory_disk, why_not
 
@@ -50,13 +48,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 def keep_with_room_for(folder: Path, limit_bytes: int) -> int:
     """Keep the new plan in a process that can write no file beyond so many bytes."""
-    return subprocess.run(
-        [sys.executable, "-c", KEEP, folder, str(limit_bytes)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-        stdout=subprocess.DEVNULL,
-        timeout=60,
-        check=False,
-    ).returncode
+    return run_script(KEEP, folder, str(limit_bytes)).returncode
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 1, 40, 57, 400, 900])

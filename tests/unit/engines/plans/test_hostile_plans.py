@@ -10,8 +10,6 @@ import os
 import shutil
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +32,7 @@ from simulators.plan_bench import (
     proof_path,
     quarantined,
     reasons,
+    run_script,
 )
 from simulators.small_disk import MIB, memory_disk, why_not
 from simulators.waiting import wait_until
@@ -406,6 +405,49 @@ def test_a_quarantine_that_leads_elsewhere_is_not_followed(
     assert len(quarantined(store)) == 1
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"no JSON",
+        b"\xff",
+        b"[]",
+        b"[" * 10_000,
+        b"{}",
+        b'{"reason": 5}',
+        b'{"reason": "' + b"x" * 20_000 + b'"}',
+    ],
+)
+def test_a_reason_that_somebody_else_wrote_is_none(store: PlanStore, note: bytes) -> None:
+    store.keep(KEY, NEW_PLAN)
+    store.quarantine(KEY, "bad magic")
+    (path,) = (store.folder / QUARANTINE).glob("*.reason.json")
+    path.write_bytes(note)
+    assert [each.reason for each in store.quarantined()] == [""]
+
+
+def test_reasons_are_not_read_of_pipes_and_links(store: PlanStore, tmp_path: Path) -> None:
+    store.keep(KEY, NEW_PLAN)
+    store.quarantine(KEY, "bad magic")
+    (path,) = (store.folder / QUARANTINE).glob("*.reason.json")
+    kept = path.rename(tmp_path / "kept")
+    path.symlink_to(kept)
+    assert [each.reason for each in store.quarantined()] == [""]
+    path.unlink()
+    os.mkfifo(path)
+    assert [each.reason for each in store.quarantined()] == [""]
+
+
+def test_what_lies_in_somebody_elses_folder_was_not_put_aside(
+    store: PlanStore, tmp_path: Path
+) -> None:
+    store.keep(KEY, NEW_PLAN)
+    store.quarantine(KEY, "bad magic")
+    (store.folder / QUARANTINE).rename(tmp_path / "elsewhere")
+    (store.folder / QUARANTINE).symlink_to(tmp_path / "elsewhere")
+    assert store.quarantined() == ()
+
+
 def test_odd_names_in_the_folder_are_left_alone(store: PlanStore) -> None:
     store.keep(KEY, NEW_PLAN)
     (store.folder / QUARANTINE).mkdir()
@@ -475,6 +517,8 @@ def test_a_secret_that_others_may_read_stops_everything(store: PlanStore, mode: 
         lambda: store.attach_proof(KEY, proof_of(stored)),
         lambda: store.timing_cache(KEY),
         lambda: store.keep_timing_cache(KEY, b"times"),
+        lambda: store.runtime_cache(KEY),
+        lambda: store.keep_runtime_cache(KEY, b"kernels"),
         store.entries,
     ]
     for use in uses:
@@ -558,13 +602,7 @@ except EngineMemoryError as error:
     sys.exit("64 MiB" not in str(error))
 sys.exit("no error")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, store.folder],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_script(script, store.folder)
     assert done.returncode == 0, done.stderr
     assert store.find(KEY) is not None
     assert quarantined(store) == []
@@ -597,13 +635,7 @@ for free in range(3):
     os.close(taken.pop())
 sys.exit("never found")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, store.folder],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_script(script, store.folder)
     assert done.returncode == 0, done.stderr
     assert quarantined(store) == []
 

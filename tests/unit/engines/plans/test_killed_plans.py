@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from simulators.killed_plans import NEW_TIMES, OLD_TIMES, kill_at_every_step, prepare
+from simulators import killed_plans
+from simulators.killed import kill_at_every_step
+from simulators.killed_plans import NEW_KERNELS, NEW_TIMES, OLD_KERNELS, OLD_TIMES, prepare
 from simulators.plan_bench import (
     KEY,
     NEW_PLAN,
@@ -36,6 +38,9 @@ def assert_what_is_found_was_kept(store: PlanStore) -> tuple[bytes | None, bool]
     assert state[0] in {OLD_PLAN, NEW_PLAN, None}
     assert state_of(store.find(OTHER_KEY)) in {(None, False), (NEW_PLAN, False)}
     assert store.timing_cache(KEY) in {b"", OLD_TIMES, NEW_TIMES}
+    if state[0] is not None:
+        of_it = {OLD_PLAN: OLD_KERNELS, NEW_PLAN: NEW_KERNELS}[state[0]]
+        assert store.runtime_cache(KEY) in {b"", of_it}, "never those of another plan"
     # A kill makes nothing that looks as if somebody had changed it.
     assert set(reasons(store)) <= _REASONS
     assert len(quarantined(store)) <= 2
@@ -47,6 +52,7 @@ def assert_the_next_one_goes_on(store: PlanStore) -> None:
         with store.building(key, on_wait=lambda: False):
             keep_proven(store, key, NEW_PLAN)
         assert state_of(store.find(key)) == (NEW_PLAN, True)
+        assert store.runtime_cache(key) == b""
     assert leftovers(store) == []
 
 
@@ -57,7 +63,7 @@ def test_a_kill_at_any_step_leaves_what_can_be_trusted_and_gone_on_with(
     template = tmp_path / "template"
     if not is_new:
         prepare(template)
-    left = kill_at_every_step(template, tmp_path / "copies")
+    left = kill_at_every_step(killed_plans, template, tmp_path / "copies")
     assert len(left) > 80, "steps are counted"
     seen = []
     for folder in left:

@@ -39,6 +39,7 @@ from engines.plans.store import PlanStore, StoredPlan
 
 def test_asking_an_empty_store_makes_nothing(store: PlanStore) -> None:
     assert store.find(KEY) is None
+    assert store.quarantined() == ()
     assert store.timing_cache(KEY) == b""
     assert store.entries() == ()
     assert store.remove(KEY.digest()) is False
@@ -317,8 +318,22 @@ def test_a_plan_that_a_library_refused_is_moved_away_with_the_reason(store: Plan
     (reason,) = reasons(store)
     assert reason.startswith("the library says: magic tag")
     assert len(reason) == 500
+    (put_aside,) = store.quarantined()
+    assert put_aside.name.endswith(plan_path(store, KEY).name)
+    assert put_aside.reason == reason.replace("\n", " ")
     found = store.keep(KEY, NEW_PLAN)
     assert found.proof is None
+
+
+def test_only_plans_are_told_of_the_quarantine_the_oldest_first(store: PlanStore) -> None:
+    for key, reason in ((KEY, "first"), (OTHER_KEY, "second"), (KEY, "third")):
+        keep_proven(store, key, NEW_PLAN)
+        change_byte(proof_path(store, key), -1)
+        assert store.find(key) is not None
+        store.quarantine(key, reason)
+    assert len(quarantined(store)) == 6
+    assert [each.reason for each in store.quarantined()] == ["first", "second", "third"]
+    assert store.quarantined()[1].name.endswith(plan_path(store, OTHER_KEY).name)
 
 
 # ------------------------------------------------------------------ bounds
@@ -392,3 +407,38 @@ def test_measured_times_that_were_changed_are_not_used(store: PlanStore) -> None
     change_byte(cache, -1)
     assert store.timing_cache(KEY) == b""
     assert reasons(store) == ["its content was changed after it was sealed"]
+
+
+def test_kernels_are_of_one_plan_and_go_when_it_goes(store: PlanStore) -> None:
+    assert store.runtime_cache(KEY) == b""
+    for go in (
+        lambda: store.keep(KEY, OLD_PLAN),
+        lambda: store.quarantine(KEY, "the library refused it"),
+        lambda: store.remove(KEY.digest()),
+    ):
+        store.keep(KEY, NEW_PLAN)
+        store.keep_runtime_cache(KEY, b"kernels")
+        assert store.runtime_cache(KEY) == b"kernels"
+        assert store.runtime_cache(OTHER_KEY) == b""
+        go()
+        assert store.runtime_cache(KEY) == b""
+
+
+def test_kernels_that_were_changed_or_refused_are_put_aside_and_the_plan_stays(
+    store: PlanStore,
+) -> None:
+    store.keep(KEY, NEW_PLAN)
+    store.keep_runtime_cache(KEY, b"kernels")
+    (cache,) = store.folder.glob("*.runtime")
+    change_byte(cache, -1)
+    assert store.runtime_cache(KEY) == b""
+    store.keep_runtime_cache(KEY, b"more kernels")
+    store.quarantine_runtime_cache(KEY, "the library refused them")
+    assert store.runtime_cache(KEY) == b""
+    assert reasons(store) == [
+        "its content was changed after it was sealed",
+        "the library refused them",
+    ]
+    found = store.find(KEY)
+    assert found is not None
+    assert found.plan == NEW_PLAN

@@ -1,9 +1,13 @@
-"""The real TensorRT-RTX where it is installed: it builds without a GPU."""
+"""The real TensorRT-RTX where it is installed, which builds without a GPU; and the stand-in."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from simulators.small_models import Shipped, open_shipped, quantise
+from simulators.tensorrt_rig import TensorRtRig
 
 from engines.contract import Backend
 from engines.errors import EngineUnavailableError
@@ -17,6 +21,13 @@ def rtx() -> TensorRtLibrary:
         return load_library(Backend.TENSORRT_RTX)
     except EngineUnavailableError as error:
         pytest.skip(f"TensorRT-RTX is not here: {error}")
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[TensorRtRig]:
+    made = TensorRtRig(tmp_path / "plans")
+    yield made
+    assert made.leftovers() == {}
 
 
 @pytest.fixture(scope="session", params=list(shipped_packages()))

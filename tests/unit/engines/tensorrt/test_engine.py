@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from simulators.tensorrt_rig import TensorRtRig
 from simulators.tiny_model import tiny_model
 
@@ -35,13 +36,6 @@ ModelFile = Callable[[onnx.ModelProto], VerifiedFile]
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[TensorRtRig]:
-    made = TensorRtRig(tmp_path / "plans")
-    yield made
-    assert made.leftovers() == {}
-
-
-@pytest.fixture
 def model(model_file: ModelFile) -> VerifiedFile:
     return model_file(tiny_model())
 
@@ -54,6 +48,28 @@ def pixels(*levels: float) -> dict[str, NDArray[Any]]:
 def logits(*levels: float) -> list[list[float]]:
     """What the tiny model gives."""
     return [[4 * level - 2, 8 * level - 2] for level in levels]
+
+
+def quantised_tiny_model() -> onnx.ModelProto:
+    """The tiny model, with its input in 8 bits."""
+    made = tiny_model()
+    scale = [
+        numpy_helper.from_array(np.array(1 / 127, np.float32), "scale"),
+        numpy_helper.from_array(np.array(0, np.int8), "zero"),
+    ]
+    made.graph.initializer.extend(scale)
+    nodes = list(made.graph.node)
+    nodes[1].input[0] = "again"
+    del made.graph.node[:]
+    made.graph.node.extend(
+        [
+            nodes[0],
+            helper.make_node("QuantizeLinear", ["real", "scale", "zero"], ["steps"]),
+            helper.make_node("DequantizeLinear", ["steps", "scale", "zero"], ["again"]),
+            *nodes[1:],
+        ]
+    )
+    return made
 
 
 def check(engine: TensorRtEngine, *levels: float) -> None:
@@ -102,6 +118,19 @@ def test_an_engine_says_which_plan_it_runs(rig: TensorRtRig, model: VerifiedFile
         _ = engine.plan
     with pytest.raises(EngineStateError):
         _ = engine.device
+
+
+@pytest.mark.parametrize("precision", list(Precision), ids=lambda each: each.value)
+def test_a_model_with_q_dq_nodes_is_told_as_int8_in_any_precision(
+    rig: TensorRtRig, model_file: ModelFile, precision: Precision
+) -> None:
+    with rig.open(model_file(quantised_tiny_model()), precision=precision) as engine:
+        name = engine.device.info.name
+        assert engine.metadata.provider == f"{name} int8 (Q/DQ)"
+        found = engine.run(pixels(0.25, 0.75))["logits"]
+    np.testing.assert_allclose(found, logits(0.25, 0.75), atol=8 / 127)
+    with rig.open(model_file(tiny_model()), precision=precision) as engine:
+        assert engine.metadata.provider == f"{name} {precision.value}"
 
 
 def test_a_plan_that_the_library_refuses_is_put_aside_and_built_again(
@@ -207,7 +236,7 @@ def test_an_interruption_while_building_gives_everything_back(
 def test_a_refusal_to_build_is_told_in_the_vendors_words(
     rig: TensorRtRig, model: VerifiedFile
 ) -> None:
-    rig.faults.no_plan = "Error Code 10: Could not find any implementation for node {logits}."
+    rig.faults.no_plan = ("Could not find any implementation for node {logits}.",)
     with pytest.raises(EngineBuildError, match="Could not find any implementation"):
         rig.open(model).__enter__()
 
@@ -230,8 +259,8 @@ def test_without_a_folder_for_plans_there_is_no_engine(
 
 
 def test_without_a_gpu_there_is_no_engine(rig: TensorRtRig, model: VerifiedFile) -> None:
-    def nothing(libraries: tuple[CudaLibrary, ...], index: int) -> Device:
-        raise DeviceUnavailableError(f"no driver for {libraries} {index}")
+    def nothing(libraries: tuple[CudaLibrary, ...], index: int, /, *, least_version: int) -> Device:
+        raise DeviceUnavailableError(f"no driver for {libraries} {index} {least_version}")
 
     with pytest.raises(EngineUnavailableError, match="no driver"):
         TensorRtEngine(

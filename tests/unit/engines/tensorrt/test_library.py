@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from golden.tensorrt_names import BINDINGS, make_stand_ins
-from simulators.fake_cuda.building import FakeCuda, build_fake_cuda, why_not
+from simulators.fake_cuda.building import FakeCuda
 
 from engines.contract import Backend
 from engines.device.driver import find_driver
@@ -52,13 +52,34 @@ except EngineUnavailableError as error:
 print(True)
 """
 
+# What opening an engine says, and what is listed for it; not one byte of a plan or model is read.
+_OPEN = """
+import sys
+from pathlib import Path
+from engines.available import find_available
+from engines.backends import open_engine
+from engines.checksums import VerifiedFile
+from engines.contract import AcceleratorOptions, Backend, EngineOptions
+from engines.errors import EngineUnavailableError
+from engines.loading import load_package
+from engines.shipped import shipped_packages
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> FakeCuda:
-    """A driver as far as it is asked before TensorRT is."""
-    if (reason := why_not()) is not None:
-        pytest.skip(f"the pretended CUDA driver {reason}")
-    return build_fake_cuda(tmp_path_factory.mktemp("driver"))
+backend = Backend(sys.argv[1])
+options = EngineOptions(accelerator=AcceleratorOptions(folder=Path("plans")))
+try:
+    open_engine(backend, VerifiedFile(path=Path("model.onnx"), sha256="0" * 64), options)
+except EngineUnavailableError as error:
+    print(error)
+model = load_package(shipped_packages()["head_ct_phantom"]).model
+print(next(each.obstacle for each in find_available(model, options) if each.backend is backend))
+print(any(name.startswith("tensorrt") for name in sys.modules))
+"""
+
+
+@pytest.fixture
+def driver(fake_cuda: FakeCuda) -> FakeCuda:
+    """As far as it is asked before TensorRT is."""
+    return fake_cuda
 
 
 def attempt(
@@ -154,6 +175,24 @@ def test_a_driver_of_an_older_cuda_than_the_wheel_is_refused(
     (information / "METADATA").write_text("Name: tensorrt_cu13_libs\nVersion: 11.4.0.106\n")
     said, touched = attempt(Backend.TENSORRT, driver.environment(version=12080), crashing)
     assert "13.0 is needed: update the driver" in said
+    assert not touched
+
+
+@pytest.mark.parametrize("backend", [Backend.TENSORRT, Backend.TENSORRT_RTX])
+def test_an_engine_on_too_old_a_driver_is_refused_before_anything_is_loaded(
+    backend: Backend, driver: FakeCuda, tmp_path: Path
+) -> None:
+    # The list asks both.
+    for name in ("tensorrt", "tensorrt_rtx"):
+        package(tmp_path, name, "import os; os.abort()")
+        information = tmp_path / f"{name}_cu13_libs-1.0.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text(f"Name: {name}_cu13_libs\nVersion: 1.0\n")
+    said, touched = attempt(backend, driver.environment(version=12080), tmp_path, code=_OPEN)
+    opened, listed = said.split("\n")
+    assert opened.startswith(f"{backend.value} can use no GPU here: ")
+    for text in (opened, listed):
+        assert "serves CUDA 12.8, and 13.0 is needed: update the driver" in text
     assert not touched
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,6 @@ from engines.errors import EngineLoadError, EngineUnavailableError, TensorMismat
 from engines.package import InputRule
 
 ModelFile = Callable[[onnx.ModelProto], VerifiedFile]
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[TensorRtRig]:
-    made = TensorRtRig(tmp_path / "plans")
-    yield made
-    assert made.leftovers() == {}
 
 
 def test_a_library_that_makes_no_runtime_is_not_available(

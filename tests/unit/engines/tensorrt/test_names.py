@@ -85,10 +85,19 @@ def test_features_are_found_by_name(table: dict[str, frozenset[str]]) -> None:
     assert found["10.7.0.post1"] == oldest
     assert "ADJUST_FOR_DLA" in found["10.16.1.11"] & found["11.0.0.114"] & found["11.4.0.106"]
     rtx = found["tensorrt_rtx 1.7.1.116"]
-    assert {"TARGETS", "RUNTIME_CACHE"} <= rtx
+    assert {"TARGETS", "RUNTIME_CACHE", "EAGER_KERNELS"} <= rtx
     # It has the names of the timing cache, which do nothing and warn.
     assert "TIMING_CACHE" not in rtx
     assert all("TIMING_CACHE" in names for version, names in found.items() if "rtx" not in version)
+
+
+def test_a_cache_whose_names_have_changed_is_not_used_and_no_timing_cache_in_its_place(
+    table: dict[str, frozenset[str]],
+) -> None:
+    rtx = table["tensorrt_rtx 1.7.1.116"]
+    for name in used_names().optional[Feature.RUNTIME_CACHE]:
+        found = find_features(module_with(rtx - {name}))
+        assert not {Feature.RUNTIME_CACHE, Feature.TIMING_CACHE} & found, name
 
 
 def test_every_feature_is_of_use_somewhere() -> None:

@@ -21,8 +21,9 @@ from engines.contract import Backend, EngineOptions, Precision
 from engines.errors import EngineBuildError
 from engines.loading import load_package
 from engines.parity import check_parity
+from engines.quantised import is_quantised
 from engines.tensorrt.building import RECIPE
-from engines.tensorrt.precision import is_quantised, with_precision
+from engines.tensorrt.precision import with_precision
 
 Run = Callable[[bytes, NDArray[np.float32]], dict[str, NDArray[Any]]]
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,6 @@ from engines.package import InputRule
 
 ModelFile = Callable[[onnx.ModelProto], VerifiedFile]
 Inputs = Mapping[str, NDArray[Any]]
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[TensorRtRig]:
-    made = TensorRtRig(tmp_path / "plans")
-    yield made
-    assert made.leftovers() == {}
 
 
 @pytest.fixture

@@ -220,7 +220,7 @@ def test_why_nothing_was_built_is_told(
     settings: Settings, package: LoadedPackage, tmp_path: Path
 ) -> None:
     rig = TensorRtRig(tmp_path / "engines")
-    rig.faults.no_plan = "Could not find any implementation for node logits"
+    rig.faults.no_plan = ("Could not find any implementation for node logits",)
     built = build_one(package, Backend.TENSORRT, settings, opens=opener(rig))
     assert "Could not find any implementation" in built.refusal
     assert run_json("list", "--config", tmp_path / "device.toml")["plans"] == []
