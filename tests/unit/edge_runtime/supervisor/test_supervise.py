@@ -133,20 +133,20 @@ def test_a_process_that_never_gets_ready_is_killed_and_started_again(
     wait_until(lambda: len(_pids(state_dir, "starting")) >= 2)
 
 
+def _slow(role: Role, entry: str) -> Service:
+    return Service(
+        role=role,
+        entry_point=f"simulators.supervised:{entry}",
+        first_restart_delay_s=0.05,
+        start_limit_s=6.0,
+    )
+
+
 def test_a_process_that_makes_progress_may_take_longer_to_be_ready(
     supervise: Callable[..., Running], state_dir: Path
 ) -> None:
     """Another one, silent, is killed meanwhile."""
-
-    def service(role: Role, entry: str) -> Service:
-        return Service(
-            role=role,
-            entry_point=f"simulators.supervised:{entry}",
-            first_restart_delay_s=0.05,
-            start_limit_s=6.0,
-        )
-
-    supervise(service(Role.NODE, "run_slow_to_start"), service(Role.WEB, "run_never_ready"))
+    supervise(_slow(Role.NODE, "run_slow_to_start"), _slow(Role.WEB, "run_never_ready"))
     wait_until(lambda: len(_pids(state_dir, "starting")) >= 3)
     assert len(_pids(state_dir, "slow")) == 1
 
@@ -155,17 +155,8 @@ def test_what_is_silent_before_it_is_ready_may_take_longer_but_not_for_ever(
     supervise: Callable[..., Running], state_dir: Path
 ) -> None:
     """One waits within a call; another does so for longer than its limit, and is killed."""
-
-    def service(role: Role, entry: str) -> Service:
-        return Service(
-            role=role,
-            entry_point=f"simulators.supervised:{entry}",
-            first_restart_delay_s=0.05,
-            start_limit_s=6.0,
-        )
-
     running = supervise(
-        service(Role.NODE, "run_silent_before_ready"), service(Role.WEB, "run_hung_before_ready")
+        _slow(Role.NODE, "run_silent_before_ready"), _slow(Role.WEB, "run_hung_before_ready")
     )
     wait_until(lambda: len(_pids(state_dir, "hung")) >= 3)
     assert _have_ended(_pids(state_dir, "hung")[:2])
