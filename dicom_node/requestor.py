@@ -126,8 +126,7 @@ class Connection:
         """
         silence_dicom_libraries()
         self._association = _associate(peer, calling_ae_title, pairs, timeouts, scp_classes)
-        self._checkpoint = _Checkpoint()
-        self._association._reactor_checkpoint = cast("Any", self._checkpoint)  # noqa: SLF001  no public way
+        self._checkpoint = ReactorCheckpoint.of(self._association)
         self._message_id = 0
         self.accepted: Mapping[ContextPair, int] = {
             (str(context.abstract_syntax), str(context.transfer_syntax[0])): cast(
@@ -143,7 +142,7 @@ class Connection:
 
     def close(self) -> None:
         """Release the association; a second call does nothing."""
-        with self._paused_reactor():
+        with self._checkpoint.held():
             self._association.release()
 
     def echo(self) -> None:
@@ -153,7 +152,7 @@ class Connection:
             AssociationLostError: No good answer came.
         """
         try:
-            with self._paused_reactor():
+            with self._checkpoint.held():
                 status = self._association.send_c_echo().get("Status")
         except (RuntimeError, ValueError) as error:
             raise AssociationLostError("the peer does not offer C-ECHO") from error
@@ -192,7 +191,7 @@ class Connection:
         if context_id is None:
             raise ContextRejectedError("the peer does not take this class in this syntax")
         self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
-        with self._paused_reactor():
+        with self._checkpoint.held():
             try:
                 self._transmit(build(self._message_id), context_id)
             except OSError as error:
@@ -205,15 +204,6 @@ class Connection:
             self._association.abort(block=False)
             raise AssociationLostError("the association ended, or timed out, before the answer")
         return response
-
-    @contextmanager
-    def _paused_reactor(self) -> Iterator[None]:
-        """Keep pynetdicom's thread from taking the answer."""
-        self._checkpoint.hold(self._association.is_alive)
-        try:
-            yield
-        finally:
-            self._checkpoint.set()
 
     def _transmit(self, message: DIMSEMessage, context_id: int) -> None:
         """Write a message to the socket as P-DATA-TF PDUs (PS3.8 9.3.5).
@@ -262,7 +252,7 @@ _REQUESTS: Mapping[type[NormalizedPrimitive], type[DIMSEMessage]] = {
 }
 
 
-class _Checkpoint:
+class ReactorCheckpoint:
     """Where pynetdicom's thread stands while another thread uses its association.
 
     Stock pynetdicom says that its thread is paused a moment before it is. If the thread goes on in
@@ -270,10 +260,32 @@ class _Checkpoint:
     being held and going on are told apart under one lock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_alive: Callable[[], bool]) -> None:
+        """The way is open.
+
+        Args:
+            is_alive: Whether there is still a thread to be held.
+        """
+        self._is_alive = is_alive
         self._changed = threading.Condition()
         self._is_open = True
         self._is_held = False
+
+    @classmethod
+    def of(cls, association: Association) -> ReactorCheckpoint:
+        """Put one in the place of an association's own."""
+        made = cls(association.is_alive)
+        association._reactor_checkpoint = cast("Any", made)  # noqa: SLF001  no public way
+        return made
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep pynetdicom's thread from taking the answer."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.set()
 
     def set(self) -> None:
         """Let the thread go on."""
@@ -294,11 +306,11 @@ class _Checkpoint:
             self._changed.wait_for(lambda: self._is_open)
             self._is_held = False
 
-    def hold(self, is_alive: Callable[[], bool]) -> None:
+    def hold(self) -> None:
         """Stop the thread and wait until it stands here, or has ended."""
         with self._changed:
             self._is_open = False
-            while not self._is_held and is_alive():
+            while not self._is_held and self._is_alive():
                 self._changed.wait(_REACTOR_POLL_S)
 
 

@@ -15,6 +15,7 @@ from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
 
+from dicom_node.requestor import ReactorCheckpoint
 from simulators.closing import ALWAYS_CLOSE
 
 AE_TITLE = "SCANNER"
@@ -181,9 +182,17 @@ def _reference(sop_class: str, sop_instance: str) -> Dataset:
 
 @dataclass(frozen=True, slots=True)
 class ModalityLink:
-    """An association of the scanner with the node."""
+    """An association of the scanner with the node.
+
+    Its requests hold pynetdicom's own thread, which would take an answer for itself now and then.
+    """
 
     association: Association
+    checkpoint: ReactorCheckpoint
+
+    def store(self, image: Dataset) -> int:
+        with self.checkpoint.held():
+            return int(self.association.send_c_store(image).Status)
 
     def ask(self, request: Dataset | None, **changes: Any) -> int:
         """N-ACTION; returns the status. ``changes`` are arguments of ``send_n_action``."""
@@ -193,11 +202,13 @@ class ModalityLink:
             "class_uid": COMMITMENT,
             "instance_uid": COMMITMENT_INSTANCE,
         }
-        status, _ = self.association.send_n_action(**{**arguments, **changes})
+        with self.checkpoint.held():
+            status, _ = self.association.send_n_action(**{**arguments, **changes})
         return int(status.Status)
 
     def create(self, step: Dataset, uid: str) -> int:
-        status, _ = self.association.send_n_create(step, MPPS, uid)
+        with self.checkpoint.held():
+            status, _ = self.association.send_n_create(step, MPPS, uid)
         return int(status.Status)
 
     def set(self, step: Dataset, uid: str) -> int:
@@ -205,7 +216,8 @@ class ModalityLink:
 
     def set_whole(self, step: Dataset, uid: str) -> Dataset:
         """N-SET; returns all of the status."""
-        status, _ = self.association.send_n_set(step, MPPS, uid)
+        with self.checkpoint.held():
+            status, _ = self.association.send_n_set(step, MPPS, uid)
         return status
 
 
@@ -232,7 +244,9 @@ def call_node(
         evt_handlers=[ALWAYS_CLOSE],
     )
     assert association.is_established
+    checkpoint = ReactorCheckpoint.of(association)
     try:
-        yield ModalityLink(association)
+        yield ModalityLink(association, checkpoint)
     finally:
-        association.release()
+        with checkpoint.held():
+            association.release()

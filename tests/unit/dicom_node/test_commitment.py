@@ -156,7 +156,7 @@ def test_what_is_no_request_is_refused_and_the_association_goes_on(
 def test_a_request_on_the_context_of_another_class_is_refused(
     node: StorageNode, book: MemoryBook
 ) -> None:
-    with call_node(node.port) as link:
+    with call_node(node.port) as link, link.checkpoint.held():
         status, _ = link.association.send_n_action(
             commitment_request("1.9", PAIRS), 1, COMMITMENT, COMMITMENT_INSTANCE, meta_uid=MPPS
         )
@@ -197,7 +197,7 @@ def test_images_and_requests_share_an_association(
     syntaxes = [ds.file_meta.TransferSyntaxUID]
     with call_node(node.port, syntaxes=syntaxes, extra_classes=[ds.SOPClassUID]) as link:
         assert link.ask(commitment_request("1.8", PAIRS)) == 0x0000
-        assert link.association.send_c_store(ds).Status == 0x0000
+        assert link.store(ds) == 0x0000
         assert link.ask(commitment_request("1.9", PAIRS)) == 0x0000
     assert [item.transaction_uid for item in book.requests] == ["1.8", "1.9"]
 

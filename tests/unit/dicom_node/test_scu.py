@@ -24,7 +24,7 @@ from dicom_node.errors import (
     StoreRefusedError,
 )
 from dicom_node.instance import StoredInstance
-from dicom_node.requestor import PeerAddress, RequestorTimeouts, _Checkpoint
+from dicom_node.requestor import PeerAddress, ReactorCheckpoint, RequestorTimeouts
 from dicom_node.scp import StorageNode
 from dicom_node.scu import (
     Sender,
@@ -255,7 +255,6 @@ def _data_set(path: Path) -> bytes:
 
 
 def test_a_held_thread_takes_nothing_until_it_may_go_on() -> None:
-    checkpoint = _Checkpoint()
     passed: list[None] = []
     done = threading.Event()
 
@@ -265,10 +264,11 @@ def test_a_held_thread_takes_nothing_until_it_may_go_on() -> None:
             passed.append(None)
 
     thread = threading.Thread(target=pass_by, name="passer-by")
+    checkpoint = ReactorCheckpoint(thread.is_alive)
     thread.start()
     try:
         for _ in range(500):
-            checkpoint.hold(thread.is_alive)
+            checkpoint.hold()
             before = len(passed)
             assert not done.wait(0.0002)  # time in which it would go on if it could
             assert len(passed) == before
@@ -277,5 +277,5 @@ def test_a_held_thread_takes_nothing_until_it_may_go_on() -> None:
         done.set()
         checkpoint.set()
         thread.join()
-    checkpoint.hold(thread.is_alive)
+    checkpoint.hold()
     assert passed
