@@ -13,8 +13,8 @@ from simulators.fault_injector import (
     Step,
     failing,
     inject,
+    inject_on,
     record,
-    start_with_fault,
     was_injected,
     why_not,
 )
@@ -178,8 +178,10 @@ def test_killed_while_it_makes_its_journal_it_makes_it(
     call: str, segment: int, count: int, tmp_path: Path
 ) -> None:
     node = LoneNode(folder=tmp_path)
-    file, output = node.spool / "journal" / f"{segment}.journal", tmp_path / "killed.strace"
-    assert not node.start(under=start_with_fault(call, file, _KILL, output, count=count))
+    file = node.spool / "journal" / f"{segment}.journal"
+    node.prepare()
+    with inject_on(node.pid, call, file, _KILL, tmp_path, count=count):
+        assert not node.start()
     with node:
         assert b'"node.journal_ready"' in node.said()
         scanner = Scanner(node=node, folder=tmp_path)
@@ -191,10 +193,12 @@ def test_killed_while_it_makes_its_journal_it_makes_it(
 
 def test_a_segment_that_cannot_be_made_leaves_no_instance_in_the_journal(tmp_path: Path) -> None:
     node = LoneNode(folder=tmp_path)
-    segment, output = node.spool / "journal" / "2.journal", tmp_path / "fault.strace"
+    segment = node.spool / "journal" / "2.journal"
     with contextlib.ExitStack() as stack:
         stack.callback(node.kill)
-        assert node.start(under=start_with_fault("pwrite64", segment, f"error={_FULL}", output))
+        node.prepare()
+        with inject_on(node.pid, "pwrite64", segment, f"error={_FULL}", tmp_path):
+            assert node.start()
         assert b'"node.journal_off"' in node.said()
         scanner = Scanner(node=node, folder=tmp_path)
         study = scanner.draw()
@@ -212,10 +216,10 @@ def test_a_segment_that_cannot_be_read_keeps_the_node_from_starting_without_it(
         one, node = _file_of(scanner, study.one), scanner.node
         node.kill()
         one.unlink()
-        segment, output = node.spool / "journal" / "1.journal", tmp_path / "fault.strace"
-        assert not node.start(
-            under=start_with_fault("preadv,preadv2", segment, f"error={_BROKEN}", output)
-        )
+        segment = node.spool / "journal" / "1.journal"
+        node.prepare()
+        with inject_on(node.pid, "preadv,preadv2", segment, f"error={_BROKEN}", tmp_path) as output:
+            assert not node.start()
         assert b'"process.refused"' in node.said()
         assert was_injected(output)
         assert node.start()
@@ -232,7 +236,7 @@ def test_of_a_file_that_can_neither_be_written_nor_removed_nothing_half_is_held(
         study, connection = prepare(scanner, Act.SECOND)
         with failing(scanner.node.pid, "write,unlink", _BROKEN, tmp_path):
             assert scanner.send(connection, study.three) == StoreStatus.OUT_OF_RESOURCES
-            connection.echo()
+        connection.echo()
         assert scanner.send(connection, study.three) == StoreStatus.SUCCESS
         scanner.part(connection)
         scanner.node.kill()

@@ -16,9 +16,7 @@ from simulators.fault_injector import (
     SYNCS,
     Step,
     inject,
-    killed_start,
-    steps_of_start,
-    watched_start,
+    record,
     why_not,
 )
 from simulators.inspection import journal_of
@@ -157,19 +155,15 @@ def test_killed_anywhere_in_its_first_start_it_starts(tmp_path: Path) -> None:
 
 
 def _survive_kills_at_first_start(folder: Path, *, at_most: int) -> None:
-    record_file, killed_file = folder / "start.strace", folder / "killed.strace"
-    with LoneNode(folder=_made(folder / "watched")) as watched:
-        watched.stop()
-        shutil.rmtree(watched.state_dir)
-        assert watched.start(under=watched_start(record_file))
-    steps = ends_of_runs(steps_of_start(record_file))
+    watched = LoneNode(folder=_made(folder / "watched"))
+    steps = _watch_start(watched)
+    watched.kill()
     assert {"mkdir", "fdatasync", "pwrite64"} <= {step.call for step in steps}
     chosen = _spread(steps, at_most)
     kills = 0
     for number, step in enumerate(chosen):
         node = LoneNode(folder=_made(folder / str(number)))
-        kills += not node.start(under=killed_start(step, killed_file))
-        node.kill()
+        kills += _is_killed_at_start(node, step)
         with node:
             scanner = Scanner(node=node, folder=node.folder)
             study = scanner.draw()
@@ -190,25 +184,39 @@ def test_killed_anywhere_while_it_settles_a_crash_it_settles_it(tmp_path: Path) 
 
 
 def _survive_kills_while_settling(folder: Path, *, at_most: int) -> None:
-    record_file, killed_file = folder / "start.strace", folder / "killed.strace"
     with scanning(folder, way=Way.JOURNAL) as scanner:
         _leave_a_crash(scanner)
-        assert scanner.node.start(under=watched_start(record_file))
+        steps = _watch_start(scanner.node)
         assert b'"node.journal_replayed"' in scanner.node.said()
         scanner.assert_kept()
-        steps = ends_of_runs(steps_of_start(record_file))
         assert {"rename", "unlink", "fdatasync"} <= {step.call for step in steps}
         replay, rest = _divide(steps)
         kills = 0
         chosen = [*_spread(replay, at_most), *_spread(rest, at_most)]
         for step in chosen:
             _leave_a_crash(scanner)
-            kills += not scanner.node.start(under=killed_start(step, killed_file))
-            scanner.node.kill()
+            kills += _is_killed_at_start(scanner.node, step)
             assert scanner.node.start(), f"no start after a kill at {step}"
             held = scanner.assert_kept()
             assert len(held.quarantine_files) == scanner.conflicts, f"killed at {step}"
         assert kills >= _MOST * len(chosen)
+
+
+def _watch_start(node: LoneNode) -> list[Step]:
+    """The steps of a start, in the process's first thread."""
+    node.prepare()
+    with record(node.pid, node.folder, from_thread=0) as steps:
+        assert node.start()
+    return ends_of_runs([step for step in steps if step.is_on_disk])
+
+
+def _is_killed_at_start(node: LoneNode, step: Step) -> bool:
+    """Kill at one step of a start, or after it; whether the step was reached."""
+    node.prepare()
+    with inject(node.pid, step, _KILL, node.folder):
+        is_killed = not node.start()
+    node.kill()
+    return is_killed
 
 
 def _divide(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:

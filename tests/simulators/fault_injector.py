@@ -120,6 +120,18 @@ def inject(pid: int, step: Step, action: str, folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def inject_on(
+    pid: int, call: str, path: Path, action: str, folder: Path, *, count: int = 1
+) -> Iterator[Path]:
+    """Let ``action`` happen at one call on one file, in any thread; yields as ``inject``."""
+    what = f"inject={call}:{action}:when={count}"
+    output = folder / "injected.strace"
+    options = ("-f", "-P", str(path), "-e", f"trace={call}", "-e", what)
+    with _attached(pid, options, output):
+        yield output
+
+
+@contextlib.contextmanager
 def failing(pid: int, calls: str, error: str, folder: Path) -> Iterator[None]:
     """Let every one of these calls fail in all threads until the block ends."""
     with _attached(pid, ("-f", "-e", f"inject={calls}:error={error}"), folder / "failing.strace"):
@@ -130,31 +142,6 @@ def was_injected(output: Path, on: str | None = None) -> bool:
     """Whether the fault has happened, by strace's record; ``on`` what, as in ``Step``, if asked."""
     lines = output.read_text("utf-8", "replace").splitlines()
     return any("(INJECTED)" in line and on in (None, _object(line)) for line in lines)
-
-
-def watched_start(output: Path) -> tuple[str | Path, ...]:
-    """The program under which a process's steps are written down from its start."""
-    return ("strace", "-f", "-qq", *_FORMAT, "-o", output)
-
-
-def killed_start(step: Step, output: Path) -> tuple[str | Path, ...]:
-    """The program under which a process is killed at a step of its start."""
-    return (*watched_start(output), "-e", f"inject={step.call}:signal=SIGKILL:when={step.count}")
-
-
-def start_with_fault(
-    call: str, path: Path, action: str, output: Path, *, count: int = 1
-) -> tuple[str | Path, ...]:
-    """The program under which a start meets a fault at one call on one file, in any thread."""
-    what = f"inject={call}:{action}:when={count}"
-    return ("strace", "-f", "-qq", "-P", path, "-e", f"trace={call}", "-e", what, "-o", output)
-
-
-def steps_of_start(output: Path) -> list[Step]:
-    """What the first thread of a process did to the device's state."""
-    with output.open("rb") as lines:
-        first = int(lines.readline().split(maxsplit=1)[0])
-    return [step for step in _read_steps(output, [first]) if step.is_on_disk]
 
 
 def _read_steps(output: Path, threads: Sequence[int], *, first: int = 0) -> list[Step]:

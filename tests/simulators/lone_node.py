@@ -1,14 +1,11 @@
-"""The process ``node`` of a device, alone: started as the supervisor starts it, and killed."""
+"""The process ``node`` of a device, alone: run as the supervisor runs it, stopped and killed."""
 
 from __future__ import annotations
 
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -16,13 +13,13 @@ from types import TracebackType
 
 from dicom_node.requestor import PeerAddress
 from edge_runtime.supervisor.notify import Notice, NotifySocket
+from simulators.forked_node import ForkedNode
 from simulators.waiting import wait_until
 from tools.demo.ports import LOOPBACK, free_port
 from tools.demo.site import AE_TITLE
 
 _READY_S = 60.0
 _ENDS_S = 30.0
-_TESTS = Path(__file__).parent.parent
 _JOURNAL_BYTES = 8 << 20
 _JOURNAL_SETTLED = (b'"node.journal_ready"', b'"node.journal_off"')
 
@@ -58,12 +55,11 @@ class LoneNode:
     """0: none."""
     settings: str = ""
     """More TOML, appended to the settings file."""
-    entry_point: str = "edge_runtime.app.node:run"
     state_dir: Path = field(init=False)
     port: int = field(init=False)
     pid: int = field(init=False, default=0)
-    """Of the node itself, also where another program started it."""
-    _process: subprocess.Popen[bytes] | None = field(init=False, default=None)
+    """Of the last process."""
+    _process: ForkedNode | None = field(init=False, default=None)
     _began: int = field(init=False, default=0)
     """Where in the log the last start begins."""
 
@@ -110,18 +106,29 @@ class LoneNode:
         """The node has not ended."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, *, under: Sequence[str | Path] = ()) -> bool:
-        """Start it; ``under`` is a program that runs it.
+    def prepare(self) -> None:
+        """Make the process, which does nothing before ``start``: it can be traced from there on."""
+        with self.log.open("ab") as log:
+            self._began = log.tell()
+            self._process = ForkedNode(log)
+        self.pid = self._process.pid
+
+    def start(self) -> bool:
+        """Start it.
 
         Wait until it listens and has a journal or knows that it gets none, or has ended.
 
         Returns:
             It listens.
         """
+        if self._process is None:
+            self.prepare()
+        assert self._process is not None
+        config = self.folder / "node.toml"
+        config.write_text(self._settings_text(), encoding="utf-8")
         with NotifySocket() as notices:
-            self._process = self._launch(notices.address, under)
-            self.pid = self._process.pid
-            if self._wait_until_ready(notices) and self.journal_bytes:
+            self._process.begin(config, {**os.environ, "NOTIFY_SOCKET": notices.address})
+            if self._wait_until_ready(self._process, notices) and self.journal_bytes:
                 wait_until(lambda: not self.is_alive or self._has_settled_journal(), _READY_S)
         if not self.is_alive:
             self._process = None
@@ -138,16 +145,14 @@ class LoneNode:
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         assert self._process is not None
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
         return self._end()
 
     def kill(self) -> None:
         """SIGKILL, if it runs."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)  # a program that runs it ends by itself then
-        self._end()
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._end()
 
     def wait_until_dead(self) -> int:
         """Wait for an end that something else brings about; the exit code."""
@@ -159,37 +164,16 @@ class LoneNode:
         self._process = None
         return code
 
-    def _launch(self, notify_address: str, under: Sequence[str | Path]) -> subprocess.Popen[bytes]:
-        config = self.folder / "node.toml"
-        config.write_text(self._settings_text(), encoding="utf-8")
-        environment = {
-            **os.environ,
-            "NOTIFY_SOCKET": notify_address,
-            # Entry points of the simulators.
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, (str(_TESTS), os.environ.get("PYTHONPATH")))
-            ),
-        }
-        program = [sys.executable, "-m", "edge_runtime.process", "node", self.entry_point]
-        with self.log.open("ab") as log:
-            self._began = log.tell()
-            return subprocess.Popen(
-                [*under, *program, config],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-            )
-
-    def _wait_until_ready(self, notices: NotifySocket) -> bool:
+    def _wait_until_ready(self, process: ForkedNode, notices: NotifySocket) -> bool:
+        watched: list[NotifySocket | ForkedNode] = [notices, process]
         ends_s = time.monotonic() + _READY_S
-        while self.is_alive:
-            assert time.monotonic() < ends_s, f"the node does not start; its log is {self.log}"
-            if not select.select([notices], [], [], 0.05)[0]:
-                continue
+        while process.poll() is None:
+            left_s = ends_s - time.monotonic()
+            found, _, _ = select.select(watched, [], [], max(0.0, left_s))
+            assert found, f"the node does not start; its log is {self.log}"
             for message in notices.receive():
                 if message.notice is Notice.READY:
-                    self.pid = message.pid
+                    assert message.pid == self.pid
                     return True
         return False
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -21,6 +23,9 @@ TIMEOUTS = RequestorTimeouts(connect_s=5.0, association_s=15.0, answer_s=30.0)
 # Pixels a side: no multiple of a disk's block; one is a record of the journal, one is too large for
 # it and for a buffer.
 _SIZE, _LARGE_SIZE = 300, 1_300
+# A Study Instance UID, the beginning of all others; every study has another one of this length.
+_FIRST_UID = 1_000_000
+_PREFIX = "1.2."
 
 
 class Act(Enum):
@@ -75,17 +80,16 @@ class Scanner:
     def draw(self) -> Study:
         """Write the files of a new study."""
         self.studies += 1
-        uid = f"1.2.{self.studies}"
         study = Study(
             one=self.folder / "one.dcm",
             two=self.folder / "two.dcm",
             three=self.folder / "three.dcm",
             other=self.folder / "else.dcm",
         )
-        write_ct_slice(study.one, number=1, hu=10, study=uid, size=_SIZE)
-        write_ct_slice(study.two, number=2, hu=20, study=uid, size=_LARGE_SIZE)
-        write_ct_slice(study.three, number=3, hu=40, study=uid, size=_SIZE)
-        write_ct_slice(study.other, number=1, hu=30, study=uid, size=_SIZE)
+        self._write(study.one, number=1, hu=10, size=_SIZE)
+        self._write(study.two, number=2, hu=20, size=_LARGE_SIZE)
+        self._write(study.three, number=3, hu=40, size=_SIZE)
+        self._write(study.other, number=1, hu=30, size=_SIZE)
         return study
 
     def associate(self, study: Study) -> Connection:
@@ -134,11 +138,25 @@ class Scanner:
         assert_held(held, self.node.spool, self.held)
         return held
 
+    def _write(self, path: Path, *, number: int, hu: int, size: int) -> None:
+        uid = f"{_PREFIX}{_FIRST_UID + self.studies}"
+        slice_of_first = _slice_of_first(number=number, hu=hu, size=size)
+        path.write_bytes(slice_of_first.replace(f"{_PREFIX}{_FIRST_UID}".encode(), uid.encode()))
+
     def _note(self, uid: str, data_set: bytes) -> None:
         known = self.held.setdefault(uid, data_set)
         if known != data_set and uid not in self._contradicted:
             self._contradicted.add(uid)
             self.conflicts += 1
+
+
+@functools.cache
+def _slice_of_first(*, number: int, hu: int, size: int) -> bytes:
+    """A slice of a study that is never sent; pydicom takes more time than all of a store."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "slice.dcm"
+        write_ct_slice(path, number=number, hu=hu, study=f"{_PREFIX}{_FIRST_UID}", size=size)
+        return path.read_bytes()
 
 
 def data_set_of(path: Path) -> bytes:
