@@ -74,7 +74,7 @@ def test_compressed_pixels_are_exact_too() -> None:
 def test_a_report_is_made_beside_a_bare_loop(tmp_path: Path) -> None:
     names = readers_of(Job.REPORT, peers_too=True)
     plan = Plan(
-        readers={Job.REPORT: names},
+        readers={Job.REPORT: names, Job.COLD_REPORT: names},
         slices=(SLICES,),
         syntaxes=(PhantomSyntax.EXPLICIT,),
         rounds=1,
@@ -82,7 +82,12 @@ def test_a_report_is_made_beside_a_bare_loop(tmp_path: Path) -> None:
         folder=tmp_path,
     )
     measured = measure(plan, lambda _: None)
-    assert [run.reader for run in measured.runs] == list(names)
+    assert [run.reader for run in measured.runs] == [*names, *names]
+    for run in measured.runs:
+        assert not run.timed.error
+        # Of a process that was started for it, imports count.
+        is_cold = run.case.job is Job.COLD_REPORT
+        assert (run.timed.cpu_s == run.timed.cpu_since_start_s) is is_cold
     for found in measured.found:
         assert found.error == ""
         assert found.answer["outcome"] in {"SUSPECTED", "NOT_SUSPECTED"}

@@ -53,7 +53,8 @@ def pipeline(
         bool,
         typer.Option(
             "--peers",
-            help="Also time a folder to its report, without a device, beside a bare loop.",
+            help="Also time a folder to its report, without a device, beside those that are "
+            "installed.",
         ),
     ] = False,
     json: JsonOption = False,
@@ -104,7 +105,7 @@ def _comparison(slices: list[int], *, rounds: int) -> readers.Plan | None:
         _say(f"folder to report: needs a series of {LEAST_SLICES} to {SERIES_SLICES} slices")
         return None
     return readers.Plan(
-        readers={Job.REPORT: readers_of(Job.REPORT, peers_too=True)},
+        readers={job: readers_of(job, peers_too=True) for job in (Job.REPORT, Job.COLD_REPORT)},
         slices=sizes,
         syntaxes=(PhantomSyntax.EXPLICIT, PhantomSyntax.JPEG_LS),
         rounds=rounds,

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.calibration import decide
+from engines.calibration import Decision, decide
 from engines.loading import LoadedPackage
-from engines.package import FindingRule
 from tools.bench.readers.answers import Read, Report
 from tools.bench.readers.reporting import load_model, saved_bytes
 
@@ -28,26 +27,41 @@ _SIDE, _PIXEL_MM, _SLAB_MM, _AIR_HU = 112, 2.0, 5.0, -1000.0
 _WINDOWS = ((0.0, 80.0), (-20.0, 180.0), (-1000.0, 1400.0))
 
 
+class BareModel:
+    """The shipped model in ONNX Runtime as it comes."""
+
+    def __init__(self) -> None:
+        runtime = importlib.import_module("onnxruntime")
+        self.package = load_model()
+        self._session = runtime.InferenceSession(
+            str(self.package.model.path), providers=["CPUExecutionProvider"]
+        )
+
+    def decide(self, tensor: Float32) -> Decision:
+        """Say what the model says of a whole head."""
+        names = [output.name for output in self._session.get_outputs()]
+        found = self._session.run(names, {self._session.get_inputs()[0].name: tensor})
+        return decide(dict(zip(names, found, strict=True)), self.package.manifest.findings[0])
+
+
+def outcome_of(decision: Decision) -> str:
+    """Return it as the device says it."""
+    return "SUSPECTED" if decision.suspected else "NOT_SUSPECTED"
+
+
 @contextlib.contextmanager
 def bare_examination() -> Iterator[Read]:
     """Load the libraries and the model."""
     pydicom, sitk = importlib.import_module("pydicom"), importlib.import_module("SimpleITK")
-    runtime = importlib.import_module("onnxruntime")
-    package = load_model()
-    session = runtime.InferenceSession(str(package.model.path), providers=["CPUExecutionProvider"])
+    model = BareModel()
 
     def read(folder: Path) -> Report:
         datasets = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
         datasets.sort(key=lambda dataset: float(dataset.ImagePositionPatient[2]))
-        tensor = _tensor(datasets, sitk)
-        names = [output.name for output in session.get_outputs()]
-        found = session.run(names, {session.get_inputs()[0].name: tensor})
-        rule = package.manifest.findings[0]
-        decision = decide(dict(zip(names, found, strict=True)), rule)
-        is_suspected = decision.probability >= decision.threshold
-        report = _report(datasets, package, rule, is_suspected=is_suspected)
+        decision = model.decide(_tensor(datasets, sitk))
+        report = _report(datasets, model.package, is_suspected=decision.suspected)
         return Report(
-            outcome="SUSPECTED" if is_suspected else "NOT_SUSPECTED",
+            outcome=outcome_of(decision),
             probability=decision.probability,
             report_bytes=saved_bytes(report),
         )
@@ -62,9 +76,21 @@ def _tensor(datasets: Sequence[Any], sitk: Any) -> Float32:
     first, second = datasets[0], datasets[1]
     gap_mm = float(second.ImagePositionPatient[2] - first.ImagePositionPatient[2])
     row_mm, column_mm = (float(mm) for mm in first.PixelSpacing)
+    return slab_input(volume, (gap_mm, row_mm, column_mm), sitk)
+
+
+def slab_input(volume: Float32, spacing_mm: tuple[float, float, float], sitk: Any) -> Float32:
+    """The model's input of a whole head.
+
+    Args:
+        volume: (slices, rows, columns), in Hounsfield units.
+        spacing_mm: Between them.
+        sitk: SimpleITK.
+    """
+    gap_mm, row_mm, column_mm = spacing_mm
     image = sitk.GetImageFromArray(volume)
     image.SetSpacing((column_mm, row_mm, gap_mm))
-    slabs = int(np.ceil(len(datasets) * gap_mm / _SLAB_MM))
+    slabs = int(np.ceil(len(volume) * gap_mm / _SLAB_MM))
     size, spacing = (_SIDE, _SIDE, slabs), (_PIXEL_MM, _PIXEL_MM, _SLAB_MM)
     middle = image.TransformContinuousIndexToPhysicalPoint(
         [(count - 1) / 2 for count in image.GetSize()]
@@ -91,9 +117,8 @@ def _channels(slabs: Float32) -> Float32:
     return stacked
 
 
-def _report(
-    datasets: Sequence[Any], package: LoadedPackage, rule: FindingRule, *, is_suspected: bool
-) -> Any:
+def _report(datasets: Sequence[Any], package: LoadedPackage, *, is_suspected: bool) -> Any:
+    rule = package.manifest.findings[0]
     highdicom, sr = importlib.import_module("highdicom"), importlib.import_module("highdicom.sr")
     finding = sr.CodedConcept(rule.code.value, rule.code.scheme, rule.code.meaning)
     procedure = package.manifest.procedure

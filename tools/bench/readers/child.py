@@ -34,6 +34,8 @@ class Reading:
     wall_s: float
     cpu_s: float
     """Of this process and those that it has waited for."""
+    cpu_since_start_s: float
+    """Likewise, with all that came before: imports and whatever else was read."""
     error: str
     """Why it refused, or ""."""
     said: str
@@ -68,11 +70,18 @@ def _read(read: Read, folder: Path, log: Path) -> tuple[object, Reading]:
         found = read(folder)
     except Exception as problem:  # noqa: BLE001  foreign readers raise anything at all
         error = f"{type(problem).__name__}: {problem}".splitlines()[0][:_MOST_TEXT]
-    wall_s, cpu_s = time.perf_counter() - started_s, _cpu_s() - cpu_s
+    wall_s, cpu_since_start_s = time.perf_counter() - started_s, _cpu_s()
     sys.stdout.flush()
     sys.stderr.flush()
     said = _said(log.read_bytes()[printed:].decode("utf-8", "replace"))
-    return found, Reading(wall_s=wall_s, cpu_s=cpu_s, error=error, said=said)
+    reading = Reading(
+        wall_s=wall_s,
+        cpu_s=cpu_since_start_s - cpu_s,
+        cpu_since_start_s=cpu_since_start_s,
+        error=error,
+        said=said,
+    )
+    return found, reading
 
 
 def _cpu_s() -> float:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tools.bench.readers.figures import Case, Found, Run, words_of
 from tools.bench.readers.names import Job, ReaderName, Trait
@@ -15,6 +18,7 @@ from tools.bench.readers.series import DRAWN_SLICES, DrawnSlices, Kind
 from tools.phantoms.encoding import PhantomSyntax
 
 Say = Callable[[str], None]
+Reader = TypeVar("Reader")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +52,16 @@ class Plan:
         )
 
     def jobs_of(self, kind: Kind) -> tuple[Job, ...]:
-        """Return what a series is read into; one that is not plain only into volumes."""
-        if kind.trait is Trait.PLAIN:
-            return tuple(self.readers)
-        return tuple(job for job in self.readers if job is Job.VOLUME)
+        """Return what a series is read into.
+
+        One that is not plain only into volumes; new processes are started for native ones only.
+        """
+        jobs = set(self.readers)
+        if kind.trait is not Trait.PLAIN:
+            jobs &= {Job.VOLUME}
+        if kind.syntax is not PhantomSyntax.EXPLICIT:
+            jobs -= {Job.COLD_REPORT}
+        return tuple(job for job in self.readers if job in jobs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +88,7 @@ def measure(plan: Plan, say: Say) -> Measured:
             readers = [
                 stack.enter_context(ReaderProcess(reader, job, folder))
                 for job, names in plan.readers.items()
+                if job is not Job.COLD_REPORT
                 for reader in names
             ]
             for reader in readers:
@@ -88,6 +99,10 @@ def measure(plan: Plan, say: Say) -> Measured:
                     series, truth = Path(place) / "series", Path(place) / "truth.npz"
                     drawn.write(kind, series).save(truth)
                     for job in plan.jobs_of(kind):
+                        if job is Job.COLD_REPORT:
+                            case = Case(job=job, kind=kind)
+                            runs += _cold_rounds(case, plan, series, folder, say)
+                            continue
                         mine = [reader for reader in readers if reader.job is job]
                         case = Case(job=job, kind=kind)
                         looked_at = _look(case, mine, series, truth, say)
@@ -117,14 +132,33 @@ def _look(
     return found
 
 
+def _cold_rounds(case: Case, plan: Plan, series: Path, folder: Path, say: Say) -> list[Run]:
+    runs = []
+    for number in range(plan.rounds):
+        for name in _shifted(plan.readers[case.job], number):
+            started_s = time.perf_counter()
+            with ReaderProcess(name, case.job, folder) as reader:
+                reader.wait_ready()
+                timed = reader.read(series)
+                wall_s = time.perf_counter() - started_s
+            timed = dataclasses.replace(timed, wall_s=wall_s, cpu_s=timed.cpu_since_start_s)
+            runs.append(Run(case=case, reader=name, round=number, timed=timed))
+            say(f"  {number + 1} {name.value:12} {wall_s * 1000:8.0f} ms from its start")
+    return runs
+
+
+def _shifted(readers: Sequence[Reader], number: int) -> Sequence[Reader]:
+    """Another one begins each round."""
+    shift = number % max(len(readers), 1)
+    return (*readers[shift:], *readers[:shift])
+
+
 def _rounds(
     case: Case, readers: Sequence[ReaderProcess], series: Path, rounds: int, say: Say
 ) -> list[Run]:
     runs = []
     for number in range(rounds):
-        # Another one begins each round.
-        shift = number % max(len(readers), 1)
-        for reader in (*readers[shift:], *readers[:shift]):
+        for reader in _shifted(readers, number):
             timed = reader.read(series)
             runs.append(Run(case=case, reader=reader.name, round=number, timed=timed))
             say(f"  {number + 1} {reader.name.value:12} {timed.wall_s * 1000:8.0f} ms")

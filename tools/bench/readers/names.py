@@ -33,6 +33,8 @@ class Job(str, Enum):
     """The input of the head CT model."""
     REPORT = "report"
     """A structured report with the model's finding."""
+    COLD_REPORT = "cold report"
+    """The same by a process that is started for it: imports and the model's loading count."""
 
 
 class Trait(str, Enum):

@@ -134,31 +134,6 @@ def monai_reader() -> Iterator[Read]:
     yield read
 
 
-@contextlib.contextmanager
-def monai_deploy_reader() -> Iterator[Read]:
-    """The operators of MONAI Deploy's App SDK, in the order of its applications."""
-    core = importlib.import_module("monai.deploy.core")
-    loading = importlib.import_module("monai.deploy.operators.dicom_data_loader_operator")
-    converting = importlib.import_module("monai.deploy.operators.dicom_series_to_volume_operator")
-    selection = importlib.import_module("monai.deploy.core.domain.dicom_series_selection")
-    application = core.Application()
-    to_volume = converting.DICOMSeriesToVolumeOperator(
-        application, name="to_volume", affine_lps_to_ras=False
-    )
-    loader = loading.DICOMDataLoaderOperator(application, name="loader", must_load=True)
-
-    def read(folder: Path) -> Volume:
-        study = loader.load_data_to_studies(folder)[0]
-        selected = selection.StudySelectedSeries(study)
-        (series,) = study.get_all_series()
-        selected.add_selected_series(selection.SelectedSeries("all", series, None))
-        image = to_volume.convert_to_image([selected])
-        affine = np.array(image.metadata()["affine"], dtype=np.float64)
-        return Volume(values=image.asnumpy(), affine=affine)
-
-    yield read
-
-
 def _of_nifti(image: Any) -> Volume:
     """Its values are (columns, rows, slices)."""
     stored = np.array(image.dataobj.get_unscaled() if _is_file(image) else image.dataobj)

@@ -20,6 +20,8 @@ class Timed:
 
     wall_s: float
     cpu_s: float
+    cpu_since_start_s: float
+    """Of the reader's process, with imports and all that it read before."""
     peak_rss_bytes: int
     """Of the largest process of the reader; what it has imported is in it."""
     error: str

@@ -28,6 +28,8 @@ from tools.bench.readers.roster import ROSTER, missing_of, version_of
 METHOD = {
     "processes": "each reader is a process of its own in which everything is imported and every "
     "series was read once; of dcm2niix each reading is a new process, whose start is in its time",
+    "cold": "a process is started for each reading of a native series: its time runs from its "
+    "start to the report, imports and the model's loading included",
     "interleaving": "in each round every reader reads the series; another one begins each round",
     "medians": "nearest rank over the rounds: each is a measured value",
     "ratios": "the peer's time over ours in the same round, then the median",

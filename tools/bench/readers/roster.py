@@ -78,6 +78,7 @@ ROSTER: Mapping[ReaderName, Entry] = MappingProxyType(
                 Job.VOLUME: "own:volume_reader",
                 Job.TENSOR: "own:tensor_reader",
                 Job.REPORT: "reporting:own_examination",
+                Job.COLD_REPORT: "reporting:own_examination",
             },
         ),
         ReaderName.SIMPLEITK: Entry(
@@ -112,15 +113,23 @@ ROSTER: Mapping[ReaderName, Entry] = MappingProxyType(
             jobs={Job.VOLUME: "peers:monai_reader"},
         ),
         ReaderName.MONAI_DEPLOY: Entry(
-            title="App SDK: DICOMDataLoaderOperator, DICOMSeriesToVolumeOperator",
+            title="App SDK: DICOMDataLoaderOperator, DICOMSeriesToVolumeOperator, and for a report "
+            "the bare loop's resampling, ONNX Runtime, DICOMTextSRWriterOperator",
             modules=("monai.deploy", "holoscan"),
             distributions=("monai-deploy-app-sdk",),
-            jobs={Job.VOLUME: "peers:monai_deploy_reader"},
+            jobs={
+                Job.VOLUME: "deploy:deploy_reader",
+                Job.REPORT: "deploy:deploy_examination",
+                Job.COLD_REPORT: "deploy:deploy_examination",
+            },
         ),
         ReaderName.BARE: Entry(
             title="a bare loop: pydicom, SimpleITK, ONNX Runtime, highdicom",
             modules=("pydicom", "SimpleITK", "onnxruntime", "highdicom"),
-            jobs={Job.REPORT: "bare:bare_examination"},
+            jobs={
+                Job.REPORT: "bare:bare_examination",
+                Job.COLD_REPORT: "bare:bare_examination",
+            },
         ),
     }
 )

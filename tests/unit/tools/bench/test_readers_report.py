@@ -44,7 +44,14 @@ def plan(tmp_path: Path) -> Plan:
 @pytest.fixture
 def measured() -> Measured:
     def run(reader: ReaderName, wall_s: float) -> Run:
-        timed = Timed(wall_s=wall_s, cpu_s=wall_s, peak_rss_bytes=10**8, error="", said="")
+        timed = Timed(
+            wall_s=wall_s,
+            cpu_s=wall_s,
+            cpu_since_start_s=wall_s,
+            peak_rss_bytes=10**8,
+            error="",
+            said="",
+        )
         return Run(case=PLAIN, reader=reader, round=0, timed=timed)
 
     def found(case: Case, reader: ReaderName, error: str = "") -> Found:
