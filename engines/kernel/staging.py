@@ -46,6 +46,9 @@ SLOTS = 3
 BATCH_BYTES = 16 << 20
 """Of the images that are copied together: enough to keep a bus busy, little enough that copies and
 kernels overlap."""
+KEPT_BYTES = 64 << 20
+"""Of pictures, and of the input, while no picture is held: a board shares its memory with the
+processor, and one long series must not keep it for good."""
 ROWS_OF_BLOCK = 4
 """Of cells, where a launch has more blocks than any device runs at a time: a block's beginning is
 paid for once."""
@@ -304,11 +307,27 @@ class FusedStaging:
         return tuple(staged)
 
     def _place(self) -> Place:
+        if len(self._free) == len(self._chunks) * CHUNK:
+            self._give_back()
         if not self._free:
             first = len(self._chunks) * CHUNK
             self._chunks.append(Chunk(self._device, self._picture_bytes))
             self._free.extend(reversed(range(first, first + CHUNK)))
         return Place(self._free)
+
+    def _give_back(self) -> None:
+        """Nobody holds a picture: what only a large series needed is not kept."""
+        most = max(KEPT_BYTES // (CHUNK * self._picture_bytes), 1)
+        is_large = self._input is not None and self._input.nbytes > KEPT_BYTES
+        if len(self._chunks) <= most and not is_large:
+            return
+        self._stream.synchronize()  # what was asked for may still use it
+        while len(self._chunks) > most:
+            self._chunks.pop().buffer.free()
+        self._free[:] = reversed(range(len(self._chunks) * CHUNK))
+        if self._input is not None and is_large:
+            self._input.free()
+            self._input = None
 
     def _put_batch(self, batch: Sequence[Packed], numbers: Sequence[int]) -> None:
         slot = self._slots[self._turns % SLOTS]

@@ -244,6 +244,29 @@ def test_pictures_of_several_series_lie_side_by_side_until_nobody_holds_them(
             )
 
 
+def test_what_a_long_series_took_is_given_back_before_the_next_one(
+    kernel: FusedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [stored(2.0 * place) for place in range(3 * CHUNK)]
+    short = [stored(2.0 * place + 1) for place in range(5)]
+    with kernel.staging(STEPS) as staging:
+        kernel.read(staging.whole_input([staging.add(image) for image in short]))
+        usual = kernel.device.open_resources()[Kind.BUFFER]
+        for _ in range(2):
+            kernel.read(staging.whole_input([staging.add(image) for image in long]))
+            assert kernel.device.open_resources()[Kind.BUFFER] == usual + 2
+            held = staging.add(short[0])  # kept: it is less than may be
+            assert kernel.device.open_resources()[Kind.BUFFER] == usual + 2
+            del held
+        monkeypatch.setattr("engines.kernel.staging.KEPT_BYTES", 1)
+        held = staging.add(short[0])
+        assert kernel.device.open_resources()[Kind.BUFFER] == usual - 1  # and no input
+        staged = [held, *(staging.add(image) for image in short[1:])]
+        np.testing.assert_array_equal(
+            kernel.read(staging.whole_input(staged)), by_numpy(short, STEPS)
+        )
+
+
 def test_pictures_of_another_staging_or_of_one_that_was_left_are_a_mistake_of_ours(
     kernel: FusedKernel,
 ) -> None:
