@@ -91,4 +91,6 @@ def as_multi_frame(
         setattr(whole, f"{kind}Time", f"{acquired:%H%M%S}")
     # It names the slices, which do not exist anywhere.
     del whole.ReferencedSeriesSequence
+    # Its index of frames, a database in memory that nobody asks here; Python 3.13 warns of it.
+    whole._db_con.close()  # noqa: SLF001 - no public way
     return whole

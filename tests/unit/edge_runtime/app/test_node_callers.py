@@ -64,6 +64,7 @@ def run_node(tmp_path: Path) -> RunNode:
         finally:
             stop.set()
             thread.join(30)
+            pulse.close()
         assert codes == [0]
 
     return run
@@ -184,5 +185,8 @@ def test_a_node_whose_certificate_is_missing_says_so_at_the_start(tmp_path: Path
         {},
     )
     pulse = Pulse(Role.NODE, database_path(settings), SystemClock(), Notifier(), interval_s=1)
-    with pytest.raises(DicomNodeError, match=r"gone\.pem cannot be read"):
+    with (
+        contextlib.closing(pulse),
+        pytest.raises(DicomNodeError, match=r"gone\.pem cannot be read"),
+    ):
         node.run(settings, threading.Event(), pulse)
