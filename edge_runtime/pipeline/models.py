@@ -28,7 +28,7 @@ from engines.contract import (
     EngineOptions,
     Precision,
 )
-from engines.errors import EngineError, EngineUnavailableError, ModelEngineError
+from engines.errors import EngineError, EngineUnavailableError, ModelEngineError, PackageError
 from engines.going_live import LiveEngine, OpenEngine, open_live, precision_of
 from engines.kernel.opening import OpenedRunner, open_runner
 from engines.loading import LoadedPackage
@@ -84,6 +84,9 @@ class ActiveModel:
         except EngineError as error:
             _log.error("engine.lost", model=self.key, reason=str(error))
             return True
+        except PackageError as error:
+            # Nothing is known of the engine; what is wrong with the package its next start tells.
+            _log.error("engine.not_checked", model=self.key, remedy=str(error))
         return False
 
     @property

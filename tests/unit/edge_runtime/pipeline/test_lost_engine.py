@@ -100,6 +100,20 @@ def test_a_study_on_which_a_sound_engine_fails_is_failed_and_the_next_is_decided
     assert bench.analysis("1.2.4").state is AnalysisState.SUSPECTED
 
 
+def test_a_package_whose_golden_outputs_are_gone_ends_nothing(
+    bench: WorkerBench, tmp_path: Path
+) -> None:
+    (golden,) = tmp_path.glob("package*/golden/outputs.npz")
+    golden.unlink()
+    bench.store_study(SLICES)
+    engine_of(bench).fails_once = True
+    bench.work()
+    assert bench.analysis().reason is ReasonCode.ENGINE_FAILED
+    bench.store_study(SLICES, study="1.2.4")
+    bench.work()
+    assert bench.analysis("1.2.4").state is AnalysisState.SUSPECTED
+
+
 def test_an_engine_that_does_not_work_any_more_ends_the_worker_and_the_next_one_decides(
     bench: WorkerBench, tmp_path: Path, stack: ExitStack
 ) -> None:
