@@ -15,7 +15,6 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import time
@@ -27,6 +26,7 @@ import structlog
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import IllegalTransitionError
+from edge_runtime.file_locks import LockKind, takes_lock
 from edge_runtime.governance.chain import (
     CHAIN_NAME,
     GENESIS,
@@ -135,7 +135,7 @@ class AuditChain:
         handle = os.open(self._folder / "audit.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._stack.callback(os.close, handle)
         ends_s = time.monotonic() + self._patience_s
-        while not _takes_lock(handle):
+        while not takes_lock(handle, LockKind.EXCLUSIVE):
             if time.monotonic() > ends_s:
                 raise ModelStoreBusyError(
                     "another command or the device itself works on the model packages: "
@@ -202,11 +202,3 @@ class AuditChain:
                 f"the audit chain cannot be written ({error.strerror}), so nothing was done: "
                 "free disk space or mend the disk"
             ) from error
-
-
-def _takes_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

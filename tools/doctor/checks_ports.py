@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import ipaddress
 import socket
+from collections.abc import Iterator
 
 from dicom_node.errors import AssociationRejectedError, DicomNodeError
 from dicom_node.requestor import PeerAddress, RequestorTimeouts
@@ -59,7 +61,8 @@ def _judge_port(
     key = key or f"{role.value}.port"
     is_ours = role in running_processes(settings)
     try:
-        _try_to_listen(bind, port)
+        with asked_for(bind, port):
+            pass
     except OSError as error:
         if error.errno == errno.EADDRINUSE and is_ours:
             return None
@@ -74,17 +77,21 @@ def _judge_port(
     return fine(f"{bind} port {port} is free")
 
 
-def _try_to_listen(bind: str, port: int) -> None:
-    """Take the port as the device would, and give it back.
+@contextlib.contextmanager
+def asked_for(bind: str, port: int) -> Iterator[None]:
+    """Ask for the port as the device would, and give it back.
+
+    Nothing listens, so that a device that starts meanwhile gets it all the same: both ask to reuse
+    the address, and Linux then keeps a port only from those who come after a listener.
 
     Raises:
         OSError: it cannot be had.
     """
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((bind, port))
-        listener.listen(1)
+    with socket.socket(family, socket.SOCK_STREAM) as asker:
+        asker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        asker.bind((bind, port))
+        yield
 
 
 def _cannot_listen(role: Role, bind: str, port: int, key: str, code: int | None) -> Finding:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 from edge_runtime.config.settings import Settings
+from edge_runtime.file_locks import LockKind, takes_lock
 from edge_runtime.process import database_path
 from edge_runtime.store.processes import ProcessView, Role, list_processes
 
@@ -63,9 +63,6 @@ def _is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not takes_lock(handle, LockKind.SHARED)
     finally:
         os.close(handle)
-    return False

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from simulators.hand_clock import HandClock
 from simulators.waiting import wait_until
 
 from edge_runtime.errors import AlreadyRunningError
+from edge_runtime.file_locks import LockKind, takes_lock
 from edge_runtime.process import Pulse, RoleLock, read_memory
 from edge_runtime.store.database import connect
 from edge_runtime.store.processes import Role, list_processes
@@ -124,6 +126,20 @@ def test_a_lock_is_free_after_its_holder(tmp_path: Path) -> None:
         pass
     with RoleLock(tmp_path, "node"), RoleLock(tmp_path, "web"):
         pass
+
+
+def test_who_only_looks_at_a_lock_keeps_no_process_from_starting(tmp_path: Path) -> None:
+    def start() -> None:
+        with RoleLock(tmp_path, "node"):
+            pass
+
+    look = os.open(tmp_path / "node.lock", os.O_RDWR | os.O_CREAT)
+    assert takes_lock(look, LockKind.SHARED)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        started = pool.submit(start)
+        assert not wait([started], timeout=0.05).done
+        os.close(look)
+        started.result(timeout=60)
 
 
 def test_a_lock_is_free_after_its_holder_was_killed(config: Path, state_dir: Path) -> None:

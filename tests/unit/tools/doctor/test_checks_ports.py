@@ -13,7 +13,13 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.process import RoleLock
 from edge_runtime.store.database import connect
 from edge_runtime.store.processes import Role, record_beat
-from tools.doctor.checks_ports import check_node_port, check_node_tls_port, check_web_port
+from tools.demo.ports import free_port
+from tools.doctor.checks_ports import (
+    asked_for,
+    check_node_port,
+    check_node_tls_port,
+    check_web_port,
+)
 from tools.doctor.checks_store import check_processes
 from tools.doctor.findings import Context, Status
 
@@ -46,6 +52,12 @@ def running(state_dir: Path, role: Role) -> Iterator[None]:
 def test_free_ports_are_fine(make_context: MakeContext) -> None:
     assert check_node_port(make_context()).status is Status.OK
     assert check_web_port(make_context()).status is Status.OK
+
+
+def test_a_device_that_starts_while_the_doctor_asks_gets_its_port() -> None:
+    port = free_port()
+    with asked_for("127.0.0.1", port):
+        socket.create_server(("127.0.0.1", port)).close()
 
 
 _TLS = {"certificate_file": "a", "key_file": "b", "ca_file": "c"}
