@@ -125,6 +125,7 @@ class AcceleratorOptions:
         on_build: Told of the phase, the steps of it that are done, and how many there are, while an
             engine is built here (which takes minutes) or waited for (one step of none) because
             another process builds it; False stops it.
+        processes_ended: How many in a row did, without a word, while they opened this very engine.
     """
 
     folder: Path
@@ -138,6 +139,7 @@ class AcceleratorOptions:
     on_build: Callable[[str, int, int], bool] | None = field(
         default=None, repr=False, compare=False
     )
+    processes_ended: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,10 @@ class EngineNotBuiltError(EngineLoadError):
     """This device has not built the engine yet, and may not build it now."""
 
 
+class EngineEndsProcessError(EngineLoadError):
+    """The processes that opened the engine ended meanwhile, one after the other."""
+
+
 class EngineRunError(EngineError):
     """The back end failed while it ran."""
 

@@ -25,6 +25,7 @@ from engines.parity import ParityReport, check_parity
 from engines.plans.proof import Proof
 from engines.plans.store import PlanStore, StoredPlan
 from engines.proving import ProofReport, prove
+from engines.trials import Asker, trial
 
 _log = structlog.get_logger()
 
@@ -65,7 +66,7 @@ def open_live(
     preference: Preference,
     options: EngineOptions,
     *,
-    keeps_proof: bool = True,
+    asker: Asker = Asker.DEVICE,
     opens: OpenEngine = open_engine,
 ) -> Iterator[LiveEngine]:
     """Loads a package's model into the first engine of the preference that runs it and is proven.
@@ -74,7 +75,7 @@ def open_live(
         package: The model's.
         preference: The site's.
         options: How engines may use the machine.
-        keeps_proof: Whether a proof that had to be made is kept for the next start.
+        asker: On whose behalf; for an examiner, no proof that had to be made is kept.
         opens: Gets an engine of a back end.
 
     Raises:
@@ -85,12 +86,15 @@ def open_live(
     with contextlib.ExitStack() as stack:
 
         def attempt(backend: Backend) -> tuple[Engine, ParityReport]:
-            with contextlib.ExitStack() as tried:
-                engine = tried.enter_context(opens(backend, package.model, options))
+            with (
+                contextlib.ExitStack() as opened,
+                trial(backend, package.model.sha256, options, asker) as ready,
+            ):
+                engine = opened.enter_context(opens(backend, package.model, ready))
                 report = check_parity(engine, package, precision_of(backend, options))
                 if backend is not REFERENCE:
-                    _require_proof(engine, package, options, keeps=keeps_proof)
-                stack.enter_context(tried.pop_all())
+                    _require_proof(engine, package, options, keeps=asker is not Asker.EXAMINER)
+                stack.enter_context(opened.pop_all())
             return engine, report
 
         choice = choose(preference, attempt)

@@ -19,6 +19,9 @@ KEY_FORMAT = 1
 MAX_KEY_BYTES = 32_768
 """Of the canonical form; a key of three profiles has less than 1,000."""
 
+QUANTISED_FLAG = "q/dq"
+"""Among the flags of a model whose Q/DQ nodes say which layers compute in INT8."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -35,7 +38,7 @@ class PlanKey:
         driver_version: As the driver counts.
         cuda_version: That the library was built for, or brings along.
         profiles: The shapes that it is built for, as text.
-        precision: In which numbers it computes.
+        precision: In which numbers it computes, unless the model has Q/DQ nodes.
         flags: Every other choice of the builder, by name, in any order.
         dla_core: Which deep learning accelerator; None for the GPU itself.
     """
@@ -57,6 +60,14 @@ class PlanKey:
             raise ValueError("onnx_sha256 is not a SHA-256 in 64 lower-case digits")
         if len(self.canonical()) > MAX_KEY_BYTES:
             raise ValueError(f"the key of a plan is larger than {MAX_KEY_BYTES} bytes")
+
+    @property
+    def numbers(self) -> str:
+        """In which numbers it computes, for reports and people.
+
+        A graph with Q/DQ nodes has settled that itself: the precision changes none of it.
+        """
+        return "int8 (Q/DQ)" if QUANTISED_FLAG in self.flags else self.precision.value
 
     def canonical(self) -> bytes:
         """The key as bytes; the same for keys that mean the same."""

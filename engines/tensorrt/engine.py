@@ -43,7 +43,7 @@ from engines.errors import (
     TensorMismatchError,
 )
 from engines.plans.budget import workspace_bytes
-from engines.plans.key import PlanKey
+from engines.plans.key import QUANTISED_FLAG, PlanKey
 from engines.plans.store import PlanStore, StoredPlan
 from engines.quantised import is_quantised
 from engines.tensorrt.building import BuildProgress, BuildRequest, build_plan, planned_flags
@@ -52,9 +52,6 @@ from engines.tensorrt.library import TensorRtLibrary, least_driver, load_library
 from engines.tensorrt.profiles import MOST_SLICES, Profile, profiles_between
 from engines.tensorrt.runtime_cache import KeptKernels
 from engines.tensorrt.session import SLOTS, Run, Session, StagedInput
-
-_BY_THE_GRAPH = "int8 (Q/DQ)"
-"""In which numbers a model with Q/DQ nodes computes; other layers in those of its file."""
 
 _log = structlog.get_logger()
 
@@ -274,7 +271,8 @@ class TensorRtEngine(Engine):
     def _load(self) -> EngineDescription:
         model = self._model.read(MAX_FILE_BYTES)
         device = self._closing.enter_context(self._device)
-        key = self._key(device.info)
+        key = self._key(device.info, model)
+        self._put_suspects_aside(key)
         stored = self._taken(device, self._plans.find(key)) or self._built(device, key, model)
         self._stored = dataclasses.replace(stored, plan=b"")
         session = self._opened()
@@ -294,7 +292,7 @@ class TensorRtEngine(Engine):
         return EngineDescription(
             metadata=EngineMetadata(
                 backend=self._library.backend,
-                provider=_provider(device.info, self._options, model),
+                provider=_provider(key),
                 version=self._library.version,
                 model_sha256=self._model.sha256,
             ),
@@ -314,8 +312,9 @@ class TensorRtEngine(Engine):
         except DeviceError as error:
             _log.warning("engine.not_freed", reason=str(error))
 
-    def _key(self, info: DeviceInfo) -> PlanKey:
+    def _key(self, info: DeviceInfo, model: bytes) -> PlanKey:
         options = self._options
+        quantised = (QUANTISED_FLAG,) if is_quantised(model) else ()
         request = BuildRequest(precision=options.precision, dla_core=options.dla_core)
         return PlanKey(
             onnx_sha256=self._model.sha256,
@@ -328,9 +327,22 @@ class TensorRtEngine(Engine):
             # With the digest of the model, which has the input's shape, all that profiles rest on.
             profiles=f"items<={options.most_items}; slices<={MOST_SLICES}",
             precision=options.precision,
-            flags=planned_flags(self._library, request),
+            flags=(*planned_flags(self._library, request), *quantised),
             dla_core=options.dla_core,
         )
+
+    def _put_suspects_aside(self, key: PlanKey) -> None:
+        """After a process that ended: first what was compiled for the plan, then the plan itself.
+
+        Either may end the next one too; to do without costs time, no more.
+        """
+        ended = self._options.processes_ended
+        reason = f"opening it ended so many processes in a row: {ended}"
+        if ended == 1:
+            self._kernels.find(key)
+            self._kernels.put_aside(key, reason)
+        elif ended:
+            self._plans.quarantine(key, reason)
 
     def _taken(self, device: Device, stored: StoredPlan | None) -> StoredPlan | None:
         """A plan that was there, now loaded; None where the library does not take it any more."""
@@ -441,9 +453,7 @@ def _profiles(model: bytes, options: AcceleratorOptions) -> tuple[Profile, ...]:
     return profiles_between(name, shape, most, fixed=options.dla_core is not None)
 
 
-def _provider(info: DeviceInfo, options: AcceleratorOptions, model: bytes) -> str:
+def _provider(key: PlanKey) -> str:
     """What computes, and in which numbers, for reports and people."""
-    core = "" if options.dla_core is None else f" DLA {options.dla_core}"
-    # Such a graph has settled its numbers itself: the precision of the settings changes none.
-    numbers = _BY_THE_GRAPH if is_quantised(model) else options.precision.value
-    return f"{info.name}{core} {numbers}"
+    core = "" if key.dla_core is None else f" DLA {key.dla_core}"
+    return f"{key.gpu_name}{core} {key.numbers}"

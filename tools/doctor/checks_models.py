@@ -27,6 +27,7 @@ from engines.errors import (
 )
 from engines.going_live import open_live
 from engines.loading import LoadedPackage, load_package
+from engines.trials import Asker
 from tools.doctor.checks_engines import options_without_building
 from tools.doctor.findings import Check, Context, Finding, failed, fine, warning, worst
 from tools.doctor.own_chain import read_device_chain
@@ -160,7 +161,7 @@ def _prove(package: LoadedPackage, settings: Settings) -> Finding:
     preference = preference_of(settings.engine)
     options = options_without_building(settings)
     try:
-        with open_live(package, preference, options, keeps_proof=False) as live:
+        with open_live(package, preference, options, asker=Asker.EXAMINER) as live:
             backend = live.engine.metadata.backend
             deviation = live.parity.max_absolute
     except EngineUnavailableError as error:

@@ -20,6 +20,7 @@ from engines.contract import Backend
 from engines.errors import EngineError
 from engines.going_live import OpenEngine, open_live
 from engines.loading import LoadedPackage
+from engines.trials import Asker
 from tools.console import (
     DEFAULT_CONFIG,
     EXIT_FAILED,
@@ -92,7 +93,8 @@ def build_one(
     with _progress(f"{name} on {backend.value}") as on_build:
         options = engine_options(settings.engine, engines_path(settings), on_build)
         try:
-            with open_live(package, Preference(order=(backend,)), options, opens=opens) as live:
+            preference = Preference(order=(backend,))
+            with open_live(package, preference, options, asker=Asker.PERSON, opens=opens) as live:
                 software = f"{live.engine.metadata.version} {live.engine.metadata.provider}"
         except EngineError as error:
             refusal = str(error)

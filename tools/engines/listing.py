@@ -125,7 +125,7 @@ def _plan_json(entry: PlanEntry) -> dict[str, object]:
         "version": key.library_version if key else None,
         "onnx_sha256": key.onnx_sha256 if key else None,
         "gpu": key.gpu_name if key else None,
-        "precision": key.precision.value if key else None,
+        "precision": key.numbers if key else None,
         "dla_core": key.dla_core if key else None,
         "proven": proof.passed if proof else None,
         "proven_against": proof.reference if proof else None,
@@ -180,7 +180,7 @@ def _plans_table(found: _Found) -> Table:
             entry.digest[:_SHORT_DIGITS],
             f"{key.backend.value} {key.library_version}",
             f"{entry.size_bytes / _MB:.1f} MB",
-            f"{key.gpu_name}, {key.precision.value}{dla}, model {key.onnx_sha256[:_SHORT_DIGITS]}, "
+            f"{key.gpu_name}, {key.numbers}{dla}, model {key.onnx_sha256[:_SHORT_DIGITS]}, "
             f"{proven}",
         )
     return table

@@ -25,6 +25,7 @@ from engines.going_live import REFERENCE, OpenEngine, precision_of, prove_on_dev
 from engines.layers import LayerReport, find_culprit
 from engines.loading import LoadedPackage
 from engines.proving import ProofReport
+from engines.trials import Asker, trial
 from tools.console import (
     DEFAULT_CONFIG,
     EXIT_FAILED,
@@ -103,7 +104,10 @@ def verify_one(
     options = engine_options(settings.engine, engines_path(settings))
     report, refusal, layers = None, "", None
     try:
-        with opens(backend, package.model, options) as candidate:
+        with (
+            trial(backend, package.model.sha256, options, Asker.PERSON) as ready,
+            opens(backend, package.model, ready) as candidate,
+        ):
             report = prove_on_device(candidate, package, options)
         if with_layers:
             layers = _look_at_layers(package, backend, options, opens)

@@ -21,6 +21,7 @@ from engines.loading import load_package
 from engines.plans.store import PlanStore, StoredPlan
 from engines.proving import RANDOM_ITEMS
 from engines.tensorrt.engine import TensorRtEngine
+from engines.trials import Asker
 
 REFERENCE = Preference(order=(Backend.ONNXRUNTIME,))
 GPU_FIRST = Preference(order=(Backend.TENSORRT, Backend.ONNXRUNTIME), may_fall_back=True)
@@ -179,7 +180,7 @@ def test_a_proof_of_another_package_counts_for_nothing(builder: Any, rig: Tensor
 
 def test_a_look_that_changes_nothing_keeps_no_proof(builder: Any, rig: TensorRtRig) -> None:
     package = load_package(builder.write())
-    with open_live(package, GPU_FIRST, EngineOptions(), opens=opener(rig), keeps_proof=False):
+    with open_live(package, GPU_FIRST, EngineOptions(), opens=opener(rig), asker=Asker.EXAMINER):
         pass
     (entry,) = PlanStore(rig.folder).entries()
     assert entry.proof is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from simulators.plan_bench import KEY
 
 from engines.contract import Backend, Precision
-from engines.plans.key import MAX_KEY_BYTES, PlanKey
+from engines.plans.key import MAX_KEY_BYTES, QUANTISED_FLAG, PlanKey
 
 OTHERS: dict[str, Any] = {
     "onnx_sha256": "0c" * 32,
@@ -54,6 +54,13 @@ def test_every_field_has_another_value_here() -> None:
 def test_another_value_of_any_field_is_another_plan(field: str) -> None:
     other = replace(KEY, **{field: OTHERS[field]})
     assert other.digest() != KEY.digest()
+
+
+def test_a_model_with_q_dq_nodes_has_settled_its_numbers_itself() -> None:
+    for precision in Precision:
+        key = replace(KEY, precision=precision)
+        assert key.numbers == precision.value
+        assert replace(key, flags=(QUANTISED_FLAG,)).numbers == "int8 (Q/DQ)"
 
 
 def test_flags_count_in_any_order_and_once() -> None:

@@ -127,6 +127,7 @@ def test_a_model_with_q_dq_nodes_is_told_as_int8_in_any_precision(
     with rig.open(model_file(quantised_tiny_model()), precision=precision) as engine:
         name = engine.device.info.name
         assert engine.metadata.provider == f"{name} int8 (Q/DQ)"
+        assert engine.plan_key.numbers == "int8 (Q/DQ)"
         found = engine.run(pixels(0.25, 0.75))["logits"]
     np.testing.assert_allclose(found, logits(0.25, 0.75), atol=8 / 127)
     with rig.open(model_file(tiny_model()), precision=precision) as engine:

@@ -121,6 +121,29 @@ def test_kernels_that_the_library_does_not_take_are_put_aside_and_compiled_again
     assert rig.world.builds == 1
 
 
+@pytest.mark.parametrize(("ended", "suspect"), [(1, "runtime"), (2, "plan"), (3, "plan")])
+def test_what_a_process_ended_over_is_put_aside_the_kernels_first(
+    rig: TensorRtRig, model: VerifiedFile, ended: int, suspect: str
+) -> None:
+    start(rig, model)
+    before = rig.world.compiled
+    with rig.open(model, processes_ended=ended):
+        assert rig.world.compiled > before
+    assert rig.world.builds == (1 if suspect == "runtime" else 2)
+    quarantined = {path.suffix for path in (rig.folder / "quarantine").glob("*-*")}
+    assert quarantined == {f".{suspect}", ".json"}
+    assert compiled_at_a_start(rig, model) == 0
+
+
+@pytest.mark.parametrize("ended", [1, 2])
+def test_where_nothing_was_kept_there_is_nothing_to_put_aside(
+    rig: TensorRtRig, model: VerifiedFile, ended: int
+) -> None:
+    with rig.open(model, processes_ended=ended):
+        assert rig.world.builds == 1
+    assert not (rig.folder / "quarantine").exists()
+
+
 @pytest.mark.parametrize("content", [b"junk", MAGIC, MAGIC + b"x" * 64], ids=["junk", "cut", "bad"])
 def test_kernels_that_are_none_are_put_aside_though_they_bear_the_seal(
     rig: TensorRtRig, model: VerifiedFile, content: bytes
