@@ -144,11 +144,17 @@ def _schema_version(connection: sqlite3.Connection) -> int:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Run the body as one durable change, or as none."""
+    """Run the body as one durable change, or as none.
+
+    A COMMIT that fails may leave the transaction open, which would keep every other writer waiting
+    and this connection from beginning another; or SQLite has rolled back itself, as it does when
+    the disk is full (https://www.sqlite.org/lang_transaction.html, section 3).
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")

@@ -68,7 +68,8 @@ def read_page(
             ),
         )
     finally:
-        connection.execute("COMMIT")
+        if connection.in_transaction:  # SQLite ends it itself when it cannot read
+            connection.execute("COMMIT")
 
 
 def _read_lines(

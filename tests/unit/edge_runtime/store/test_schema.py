@@ -276,6 +276,34 @@ def test_an_error_inside_a_transaction_leaves_nothing(connection: sqlite3.Connec
     assert connection.execute("SELECT count(*) FROM study").fetchone()[0] == 0
 
 
+def test_a_commit_that_fails_leaves_nothing_and_blocks_nobody(
+    connection: sqlite3.Connection,
+) -> None:
+    def orphaned() -> None:
+        with transaction(connection):
+            connection.execute("PRAGMA defer_foreign_keys = ON")  # SQLite looks at COMMIT only
+            insert_analysis(connection, AnalysisState.QUEUED)
+            connection.execute("DELETE FROM study")
+
+    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+        orphaned()
+    assert not connection.in_transaction
+    with transaction(connection):
+        insert_study(connection)
+    assert connection.execute("SELECT count(*) FROM study").fetchone()[0] == 1
+
+
+def test_a_transaction_that_sqlite_gave_up_itself_tells_why(connection: sqlite3.Connection) -> None:
+    def given_up() -> None:
+        with transaction(connection):
+            insert_study(connection)
+            connection.execute("INSERT OR ROLLBACK INTO study SELECT * FROM study")
+
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        given_up()
+    assert connection.execute("SELECT count(*) FROM study").fetchone()[0] == 0
+
+
 def test_a_new_database_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
     """SQLite's own busy handler does not wait for the switch to WAL: two starts would collide."""
     path = tmp_path / "triage.db"
