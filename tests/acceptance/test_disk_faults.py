@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,7 @@ from simulators.small_disk import (
 from simulators.waiting import wait_until
 
 from dicom_node.journal import SEGMENTS
+from dicom_node.journal_format import PAGE_BYTES
 from dicom_node.requestor import VERIFICATION_PAIR, Connection, RequestorTimeouts
 from dicom_node.scu import outgoing_file
 from dicom_node.status import StoreStatus
@@ -349,6 +352,51 @@ def test_what_was_acknowledged_is_there_after_the_power_failed(way: Way, tmp_pat
     # Rows are committed without a sync: were none ever lost, this would not have been a crash.
     assert any(each.rows_lost > 0 for each in survivors)
     assert any(each.files_lost > 0 for each in survivors) == (way is Way.JOURNAL)
+
+
+@each_way
+def test_what_was_acknowledged_is_there_after_the_disk_lost_its_cache(
+    way: Way, tmp_path: Path
+) -> None:
+    """Success says that the disk was told to keep it, not only that the disk has taken it."""
+    with power_supply(tmp_path, 64 * MIB) as power:
+        with (
+            image_disk(tmp_path / "disk", power.image) as disk,
+            _on_disk(tmp_path, disk, way=way) as node,
+        ):
+            scanner = Scanner(node, tmp_path)
+            with scanner.association() as connection:
+                for _ in range(3):
+                    assert scanner.send(connection) == StoreStatus.SUCCESS
+                power.fail_with_cache(dict(scanner.held))
+        (survivor,) = power.survive()
+    assert survivor.rows_lost > 0
+    assert (survivor.files_lost > 0) == (way is Way.JOURNAL)
+
+
+def test_a_disk_that_loses_its_cache_keeps_what_was_synced_and_nothing_else(tmp_path: Path) -> None:
+    """Of writes past the page cache into blocks that were there before, as the journal's are."""
+    with power_supply(tmp_path, 40 * MIB) as power:
+        with image_disk(tmp_path / "disk", power.image) as disk:
+            for name in ("kept", "lost"):
+                _write_page(disk.folder / name, b"0", os.O_CREAT | os.O_DSYNC)
+            _write_page(disk.folder / "kept", b"1", os.O_DSYNC)
+            _write_page(disk.folder / "lost", b"1", 0)
+            power.fail_with_cache({})
+        (crash,) = power.crashes
+        with image_disk(tmp_path / "after", crash.image) as after:
+            assert (after.folder / "kept").read_bytes() == b"1" * PAGE_BYTES
+            assert (after.folder / "lost").read_bytes() == b"0" * PAGE_BYTES
+
+
+def _write_page(path: Path, filled_with: bytes, flags: int) -> None:
+    with mmap.mmap(-1, PAGE_BYTES) as page:
+        page[:] = filled_with * PAGE_BYTES
+        descriptor = os.open(path, os.O_WRONLY | os.O_DIRECT | flags, 0o600)
+        try:
+            assert os.pwrite(descriptor, page, 0) == PAGE_BYTES
+        finally:
+            os.close(descriptor)
 
 
 # A journal record of the smallest, which most are, takes 16 KB: 500 fill the journal.

@@ -6,6 +6,7 @@ Nothing that was acknowledged is lost, and stores go on.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ from simulators.lone_node import LoneNode, Way
 from simulators.remembering_scanner import Act, Scanner, prepare, scanning
 from simulators.torn import tear_file
 from simulators.waiting import wait_until
+from simulators.watched_store import watch
 
 from dicom_node.errors import PeerUnreachableError
+from dicom_node.journal import SEGMENTS
 from dicom_node.requestor import Connection
 from dicom_node.scu import outgoing_file
 from dicom_node.status import StoreStatus
@@ -40,6 +43,32 @@ _JOURNAL_AGE_S = 15.0
 _KILL = "signal=SIGKILL"
 # What Linux's file systems answer when a disk is broken or full.
 _BROKEN, _FULL = "EIO", "ENOSPC"
+
+
+# ---------------------------------------------------------------- an instance is acknowledged
+
+
+def test_a_record_is_forced_out_of_the_disks_cache_before_the_answer(tmp_path: Path) -> None:
+    """A write past the page cache has only reached the disk; what that keeps, a sync decides."""
+    with scanning(tmp_path, way=Way.JOURNAL) as scanner:
+        steps = watch(scanner, Act.FIRST)
+        thread = next(step.thread for step in steps if step.on == "journal")
+        kinds = [(step.call, step.on) for step in steps if step.thread == thread]
+        written = kinds.index(("pwrite64", "journal"))
+        answered = kinds.index(("sendto", "socket"), written)
+        syncs = {("fdatasync", "journal"), ("fsync", "journal")}
+        assert _syncs_each_write(scanner.node) or syncs & {*kinds[written:answered]}
+
+
+def _syncs_each_write(node: LoneNode) -> bool:
+    """All segments are open so; their own flags tell, by proc_pid_fdinfo(5)."""
+    process, found = Path(f"/proc/{node.pid}"), []
+    for link in (process / "fd").iterdir():
+        if link.readlink().parent == node.spool / "journal":
+            _, flags = (process / "fdinfo" / link.name).read_text("ascii").split("flags:")
+            found.append(int(flags.split()[0], 8))
+    assert len(found) == SEGMENTS
+    return all(flags & os.O_DSYNC for flags in found)
 
 
 # ---------------------------------------------------------------- a segment is used again
@@ -170,6 +199,8 @@ def test_a_segment_that_cannot_be_made_new_waits_while_the_others_are_used(tmp_p
     ("call", "segment", "count"),
     [
         ("openat", 0, 1),
+        ("pwrite64", 0, 1),  # an empty file is there
+        ("pwrite64", 2, 2),  # a part of it
         ("fsync", 1, 1),
         ("pwrite64", 3, 3),  # its first generation
     ],
@@ -184,11 +215,22 @@ def test_killed_while_it_makes_its_journal_it_makes_it(
         assert not node.start()
     with node:
         assert b'"node.journal_ready"' in node.said()
+        _assert_made(node)
         scanner = Scanner(node=node, folder=tmp_path)
         study = scanner.draw()
         scanner.send_all([study.one], study)
         assert len(journal_of(node.spool)) == 1
         scanner.assert_kept()
+
+
+def _assert_made(node: LoneNode) -> None:
+    """Each segment has all its blocks, written, so that no record changes more than its bytes."""
+    segments = sorted((node.spool / "journal").iterdir())
+    assert len(segments) == SEGMENTS
+    for segment in segments:
+        assert segment.stat().st_size == node.journal_bytes // SEGMENTS
+        with segment.open("rb") as stream:  # blocks without bytes are a hole, too: lseek(2)
+            assert os.lseek(stream.fileno(), 0, os.SEEK_HOLE) == segment.stat().st_size
 
 
 def test_a_segment_that_cannot_be_made_leaves_no_instance_in_the_journal(tmp_path: Path) -> None:

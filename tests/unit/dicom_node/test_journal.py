@@ -103,6 +103,34 @@ def test_a_journal_of_another_size_is_replayed_and_made_anew(spool: Spool, tmp_p
         wait_until(lambda: _sizes(root) == [2 * _SEGMENT_BYTES] * SEGMENTS)
 
 
+@pytest.mark.parametrize(
+    "size",
+    [0, PAGE_BYTES, _SEGMENT_BYTES // 2, _SEGMENT_BYTES - PAGE_BYTES, _SEGMENT_BYTES + PAGE_BYTES],
+)
+@pytest.mark.parametrize("is_known", [True, False], ids=["stopped", "killed"])
+def test_a_segment_that_was_being_made_is_made_anew(
+    is_known: bool, size: int, tmp_path: Path
+) -> None:
+    """Killed, or stopped and started again by the same process."""
+    root = tmp_path / "spool"
+    opened = _open(root)
+    (root / "journal" / "1.journal").write_bytes(bytes(size))
+    with capture_logs() as logs, opened if is_known else _open(root):
+        wait_until(lambda: logs)
+    assert [each["event"] for each in logs] == ["node.journal_ready"]
+    assert _sizes(root) == [_SEGMENT_BYTES] * SEGMENTS
+    assert _written(root) == [_SEGMENT_BYTES] * SEGMENTS
+
+
+def _written(root: Path) -> list[int]:
+    """What each segment has before its first hole, or block without bytes: lseek(2)."""
+    found = []
+    for path in (root / "journal").iterdir():
+        with path.open("rb") as stream:
+            found.append(os.lseek(stream.fileno(), 0, os.SEEK_HOLE))
+    return found
+
+
 def test_segments_are_used_again_and_again(spool: Spool, tmp_path: Path) -> None:
     content = os.urandom(100_000)
     rounds = 3 * _JOURNAL_BYTES // record_bytes(len(content))
