@@ -15,7 +15,7 @@ from dicom_node.scu import verify_peer
 from edge_runtime.config.settings import Settings
 from edge_runtime.store.processes import Role
 from tools.doctor.findings import Context, Finding, failed, fine, warning
-from tools.doctor.own_device import running_processes
+from tools.doctor.own_device import locked_roles
 
 ECHO_TIMEOUTS = RequestorTimeouts(connect_s=1.5, association_s=2.0, answer_s=1.0)
 """Together less than a network check may take; a lost SYN is sent again after 1 s."""
@@ -59,7 +59,7 @@ def _judge_port(
     ``key`` is the setting that it stands in, by default ``port`` of the role's section.
     """
     key = key or f"{role.value}.port"
-    is_ours = role in running_processes(settings)
+    is_ours = role in locked_roles(settings)
     try:
         with asked_for(bind, port):
             pass

@@ -16,7 +16,7 @@ from edge_runtime.store.health import read_health
 from edge_runtime.store.processes import Role
 from telemetry.ledger import LEDGER_NAME, verify
 from tools.doctor.findings import Advice, Context, Finding, failed, fine, warning
-from tools.doctor.own_device import is_visible, read_database, running_processes
+from tools.doctor.own_device import is_visible, locked_roles, read_database, running_processes
 
 _QUICK_CHECK_S = 30.0
 _PROGRESS_STEPS = 100_000
@@ -175,14 +175,21 @@ def _unread() -> Finding:
 def check_processes(context: Context) -> Finding:
     """If the device runs, do all of its processes?"""
     running = running_processes(context.settings)
-    if not running:
+    starting = locked_roles(context.settings) - running.keys()
+    if not running and not starting:
         return fine("the device does not run")
-    missing = [role.value for role in Role if role not in running]
+    missing = [role.value for role in Role if role not in running and role not in starting]
     if missing:
         return failed(
             f"the device runs without {', '.join(missing)}",
             "look at the log of what is missing, mend what it names, and restart the device; right "
             "after a start, try again in some seconds",
+        )
+    if starting:
+        return warning(
+            f"not ready yet: {', '.join(sorted(role.value for role in starting))}",
+            "try again in some seconds; a worker that builds an engine for a GPU takes minutes, "
+            "once (its log says `engine.building`), and studies wait for it",
         )
     return fine("the device runs with all of its processes")
 

@@ -43,7 +43,7 @@ def running_processes(settings: Settings) -> dict[Role, ProcessView]:
 
     The row alone proves nothing: the pid may belong to another program by now.
     """
-    locked = {role for role in Role if _is_locked(settings.device.state_dir / f"{role.value}.lock")}
+    locked = locked_roles(settings)
     if not locked:
         return {}
     try:
@@ -54,6 +54,12 @@ def running_processes(settings: Settings) -> dict[Role, ProcessView]:
     return {
         row.role: row for row in rows if row.role in locked and Path(f"/proc/{row.pid}").exists()
     }
+
+
+def locked_roles(settings: Settings) -> frozenset[Role]:
+    """Return the roles that a process has taken, be it that it has only begun to start."""
+    folder = settings.device.state_dir
+    return frozenset(role for role in Role if _is_locked(folder / f"{role.value}.lock"))
 
 
 def _is_locked(path: Path) -> bool:

@@ -159,3 +159,14 @@ def test_a_device_with_a_process_missing_fails_and_names_it(
         assert "worker" in found.found
         stack.enter_context(running(state_dir, Role.WORKER))
         assert check_processes(make_context()).status is Status.OK
+
+
+def test_a_process_that_starts_is_waited_for(make_context: MakeContext, state_dir: Path) -> None:
+    """It has its lock, and says that it lives only when it is ready."""
+    with contextlib.ExitStack() as stack:
+        for role in (Role.NODE, Role.COURIER, Role.WEB):
+            stack.enter_context(running(state_dir, role))
+        stack.enter_context(RoleLock(state_dir, Role.WORKER.value))
+        found = check_processes(make_context())
+    assert found.status is Status.WARNING
+    assert "not ready yet: worker" in found.found
