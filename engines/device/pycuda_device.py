@@ -34,6 +34,7 @@ from engines.errors import DeviceError, DeviceUnavailableError
 
 _THREAD_LOCAL = 1
 """CU_STREAM_CAPTURE_MODE_THREAD_LOCAL."""
+_OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 
 
 def import_pycuda() -> ModuleType:
@@ -117,6 +118,9 @@ class PyCudaDevice(Device):
     def _translated(self, error: Exception, doing: str) -> DeviceError:
         # What its frames hold would be freed only when the error is forgotten: after the device.
         traceback.clear_frames(error.__traceback__)
+        if isinstance(error, UnicodeDecodeError):
+            said = _readable_part(error)
+            return device_error(RuntimeError(said), doing, is_out_of_memory=_OUT_OF_MEMORY in said)
         is_out_of_memory = isinstance(error, self._driver.MemoryError)
         return device_error(error, doing, is_out_of_memory=is_out_of_memory)
 
@@ -248,3 +252,12 @@ class _DirectCalls:
         code = int(getattr(self._library, name)(*arguments))
         if code:
             raise DriverRefusal(name, code, error_name(self._library, code))
+
+
+def _readable_part(error: UnicodeDecodeError) -> str:
+    """Which function of the driver failed, and how.
+
+    To a failure of loading kernels pycuda adds the log of the driver's compiler: whatever was in
+    that memory before, where the driver failed before it compiled anything.
+    """
+    return error.object.split(b" - ")[0].decode("ascii", "replace")
