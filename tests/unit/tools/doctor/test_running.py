@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from tools.doctor.findings import Check, Context, Finding, Status, failed, fine, warning, worst
@@ -49,15 +48,13 @@ def test_a_check_that_hangs_fails_at_its_limit_and_costs_no_other(
     release = threading.Event()
 
     def hangs(_context: Context) -> Finding:
-        release.wait(60)
+        release.wait()
         return fine("late")
 
-    started_s = time.monotonic()
     hung, other = run_checks(
         [Check("hangs", hangs, 0.2), Check("other", lambda _: fine("well"))], make_context()
     )
     release.set()
-    assert time.monotonic() - started_s < 10
     assert hung.finding.status is Status.FAILED
     assert "0.2 s" in hung.finding.found
     assert "hangs" in (hung.finding.remedy or "")
