@@ -44,10 +44,10 @@ _LAST_ROWS = (
 # upstream stays.
 _STEPS = (
     "DELETE FROM procedure_step WHERE id IN "
-    "  (SELECT step_id FROM procedure_step_study WHERE study_instance_uid = ?1) "
+    "  (SELECT step_id FROM procedure_step_study WHERE study_instance_uid = :uid) "
     "AND NOT EXISTS (SELECT 1 FROM procedure_step_study AS other JOIN study "
     "  ON study.study_instance_uid = other.study_instance_uid "
-    "  WHERE other.step_id = procedure_step.id AND other.study_instance_uid <> ?1) "
+    "  WHERE other.step_id = procedure_step.id AND other.study_instance_uid <> :uid) "
     "AND NOT EXISTS (SELECT 1 FROM errand "
     "  WHERE errand.step_id = procedure_step.id AND errand.state <> 'DONE')"
 )
@@ -90,7 +90,7 @@ def begin_departure(connection: sqlite3.Connection, holding: Holding, now: Insta
             "SELECT study_instance_uid FROM study WHERE id = ?", (holding.study_id,)
         ).fetchone()["study_instance_uid"]
         _bury(connection, uid, holding.revision)
-        connection.execute(_STEPS, (uid,))
+        connection.execute(_STEPS, {"uid": uid})
         # Before its files go: nobody may ask for another try at a delivery that was let go.
         connection.execute(
             "DELETE FROM delivery WHERE analysis_id IN "
