@@ -6,6 +6,7 @@ import re
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from simulators.processor_time import at_most
 
 from engines.fields import Pattern
 
@@ -55,7 +56,7 @@ def test_a_pattern_that_may_take_for_ever_is_refused(pattern: str, words: str) -
 @pytest.mark.parametrize(
     "pattern", ["a*a*b", "a?a?a*a*b", ".*.*(b|c)", "a{0,64}a{0,64}b", "^.*.*b"]
 )
-def test_the_worst_accepted_patterns_come_to_an_end(pattern: str) -> None:
-    """A pattern that doubles with each letter would not live to see it."""
+def test_the_worst_accepted_patterns_are_quick(pattern: str) -> None:
     PATTERN.validate_python(pattern)
-    assert re.search(pattern, "a" * 64, re.IGNORECASE) is None
+    with at_most(0.2):
+        assert re.search(pattern, "a" * 64, re.IGNORECASE) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from simulators.processor_time import at_most
 
 from engines.errors import PackageSchemaError
 from engines.text_bounds import MAX_DOTS_IN_A_LINE, check_json, check_toml
@@ -23,7 +24,8 @@ def test_a_long_list_of_uids_on_one_line_passes() -> None:
 def test_a_dotted_key_is_bounded_for_reading_takes_the_square_of_its_dots() -> None:
     key = "a." * MAX_DOTS_IN_A_LINE + "a"
     check_toml("package.toml", f"{key} = 1".encode())
-    assert set(tomllib.loads(f"{key} = 1")) == {"a"}
+    with at_most(0.5):
+        assert set(tomllib.loads(f"{key} = 1")) == {"a"}
     with pytest.raises(PackageSchemaError, match="512 dots"):
         check_toml("package.toml", f"a.{key} = 1".encode())
 
